@@ -1,0 +1,1 @@
+"""Cameras: the record, lens distortion, rays, rigid poses, camera paths and other programs' conventions."""

@@ -1,0 +1,132 @@
+"""Tile lists on the host: depth order, exact ellipse-tile overlap, counting sort. Numba, float32.
+
+Same lists as `renderers.kernels.tiling` but for tiles that a Gaussian's box meets and its ellipse does not, which it skips.
+"""
+
+import math
+
+import numba as nb
+import numpy as np
+
+from renderers.kernels.tiling import TILE
+
+_BITS = 11  # of the key a radix pass sorts by; 3 passes cover a float32
+_FIRST, _LAST = np.float32(0.5), np.float32(TILE - 0.5)  # first and last pixel centre of a tile
+_PER_TILE = np.float32(1 / TILE)
+_ZERO, _HALF, _TWO = np.float32(0), np.float32(0.5), np.float32(2)
+_SLACK = np.float32(0.01)  # pixels by which the overlap test errs on the safe side of rounding
+
+
+@nb.njit(nogil=True, cache=True)
+def depth_order(depths, extents):
+    """Indices of visible Gaussians (positive extents) from near to far; equal depths keep their order."""
+    n = depths.shape[0]
+    keys = np.empty(n, np.uint32)
+    order = np.empty(n, np.int32)
+    count = 0
+    bits = depths.view(np.uint32)
+    for i in range(n):
+        if extents[i, 0] > 0:
+            key = bits[i]
+            # IEEE floats sort as integers once negative ones are reversed
+            keys[count] = ~key if key >> np.uint32(31) else key | np.uint32(0x80000000)
+            order[count] = i
+            count += 1
+    keys, order = keys[:count], order[:count]
+    keys_out, order_out = np.empty(count, np.uint32), np.empty(count, np.int32)
+    mask = np.uint32((1 << _BITS) - 1)
+    for step in range(3):
+        shift = np.uint32(step * _BITS)
+        histogram = np.zeros((1 << _BITS) + 1, np.int64)
+        for i in range(count):
+            histogram[((keys[i] >> shift) & mask) + 1] += 1
+        for i in range(1 << _BITS):
+            histogram[i + 1] += histogram[i]
+        for i in range(count):
+            digit = (keys[i] >> shift) & mask
+            place = histogram[digit]
+            histogram[digit] += 1
+            keys_out[place], order_out[place] = keys[i], order[i]
+        keys, keys_out = keys_out, keys
+        order, order_out = order_out, order
+    return order
+
+
+@nb.njit(inline="always")
+def _clamp(value, limit):
+    return min(max(value, 0), limit)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def tile_span(row, i, means, conics, extents, level, columns):
+    """First and one-past-last tile of a row of tiles that the ellipse a dx^2 + 2 b dx dy + c dy^2 = 2 level meets.
+
+    The right edge x(dy) = (-b dy + sqrt(2 a level - (ac - b^2) dy^2)) / a is concave, so that its maximum over the row's
+    band lies where the ellipse is widest, or at the band's nearer end; the left edge mirrors it.
+    """
+    a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
+    extent_x, extent_y = extents[i, 0], extents[i, 1]
+    top = np.float32(row * TILE) - means[i, 1]
+    low, high = max(top + _FIRST, -extent_y), min(top + _LAST, extent_y)
+    if low > high:  # the band only brushes the ellipse's slack
+        low = high = _HALF * (low + high)
+    widest = -b / c * extent_x
+    right_y, left_y = min(max(widest, low), high), min(max(-widest, low), high)
+    det, reach = a * c - b * b, _TWO * a * level
+    right = (-b * right_y + math.sqrt(max(reach - det * right_y * right_y, _ZERO))) / a
+    left = (-b * left_y - math.sqrt(max(reach - det * left_y * left_y, _ZERO))) / a
+    right = min(right, extent_x) + means[i, 0] + _SLACK
+    left = max(left, -extent_x) + means[i, 0] - _SLACK
+    first = math.ceil((left - _LAST) * _PER_TILE)
+    last = math.floor((right - _FIRST) * _PER_TILE) + 1
+    return _clamp(first, columns), _clamp(last, columns)
+
+
+@nb.njit(parallel=True, nogil=True, cache=True)
+def _spans(order, means, conics, opacities, extents, rows, columns):
+    """Tile spans of every Gaussian's rows of tiles: spans[starts[k] + r] for the r-th row from first_row[k]."""
+    count = order.shape[0]
+    first_row, starts = np.empty(count, np.int32), np.zeros(count + 1, np.int64)
+    for k in nb.prange(count):
+        i = order[k]
+        height = extents[i, 1] + _SLACK
+        first_row[k] = _clamp(math.ceil((means[i, 1] - height - _LAST) * _PER_TILE), rows)
+        last_row = _clamp(math.floor((means[i, 1] + height - _FIRST) * _PER_TILE) + 1, rows)
+        starts[k + 1] = max(last_row - first_row[k], 0)
+    starts = np.cumsum(starts)
+    spans = np.empty((starts[-1], 2), np.int32)
+    for k in nb.prange(count):
+        i = order[k]
+        level = math.log(np.float32(255) * opacities[i])
+        for at in range(starts[k], starts[k + 1]):
+            row = first_row[k] + at - starts[k]
+            spans[at, 0], spans[at, 1] = tile_span(row, i, means, conics, extents, level, columns)
+    return first_row, starts, spans
+
+
+@nb.njit(nogil=True, cache=True)
+def bin_tiles(means, conics, opacities, extents, depths, rows, columns):
+    """Intersections by tile and depth.
+
+    Returns:
+      offsets [tiles + 1]: where each tile's run begins.
+      ids [m]: Gaussian of each intersection, sorted by tile, then depth.
+    """
+    order = depth_order(depths, extents)
+    first_row, starts, spans = _spans(order, means, conics, opacities, extents, rows, columns)
+    offsets = np.zeros(rows * columns + 1, np.int64)
+    for k in range(order.shape[0]):
+        for at in range(starts[k], starts[k + 1]):
+            base = (first_row[k] + at - starts[k]) * columns
+            for tile in range(base + spans[at, 0], base + spans[at, 1]):
+                offsets[tile + 1] += 1
+    offsets = np.cumsum(offsets)
+    fill = offsets.copy()
+    ids = np.empty(offsets[-1], np.int32)
+    for k in range(order.shape[0]):
+        for at in range(starts[k], starts[k + 1]):
+            base = (first_row[k] + at - starts[k]) * columns
+            for tile in range(base + spans[at, 0], base + spans[at, 1]):
+                ids[fill[tile]] = order[k]
+                fill[tile] += 1
+    return offsets, ids

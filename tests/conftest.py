@@ -1,0 +1,55 @@
+"""Settings of the whole suite: strict jax, four virtual CPU devices, no cache outside a temporary folder."""
+
+import atexit
+import importlib.util
+import os
+import shutil
+import tempfile
+
+# Before jax is imported: the suite runs on the CPU unless its caller chose a device, and programs that tests start
+# share compiled code with each other, not with the user.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_cache = tempfile.mkdtemp(prefix="galatea-tests-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_enable_x64", False)
+jax.config.update("jax_enable_compilation_cache", False)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+hypothesis.settings.register_profile("galatea", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("galatea")
+
+_DEVICES = {"gpu": ("cuda", "gpu", "rocm"), "tpu": ("tpu",)}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests whose device or oracle is not there, saying what would run them."""
+    for marker, platforms in _DEVICES.items():
+        if item.get_closest_marker(marker) and not _has_device(platforms):
+            pytest.skip(f"needs a {marker.upper()}: run with JAX_PLATFORMS={platforms[0]},cpu on such a machine")
+    if item.get_closest_marker("parity") and importlib.util.find_spec("torch") is None:
+        pytest.skip("needs the oracles of the [parity] extra: pip install -e '.[parity]'")
+
+
+def _has_device(platforms: tuple[str, ...]) -> bool:
+    for platform in platforms:
+        try:
+            if jax.devices(platform):
+                return True
+        except RuntimeError:
+            continue
+    return False
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A fixed random key; tests split it as they need."""
+    return jax.random.key(0)
