@@ -10,13 +10,14 @@ processes or devices, and the folder needs no shared file system.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import errors, finite, host_arrays, manifest
+from experiments import errors, finite, host_arrays, manifest, orbax_arrays
 
 _SAVING, _DELETING, _DAMAGED = ".saving", ".deleting", ".damaged"
 # Metadata of orbax, the manifest and whole file-system blocks; measured at 30 kB for 5 and 60 kB for 60 arrays.
@@ -100,8 +101,14 @@ class Checkpoints:
             if bad:
                 raise finite.NonFiniteError(f"step {step}: {name} has {bad} non-finite entries; not saved")
         self._collect()
-        if jax.process_index() == 0:
+        if jax.process_count() == 1:
             self._pending = self._worker.submit(self._write, step, leaves, aux)
+            return
+        # Orbax compares the folder's name between the processes: a collective, which belongs on every main thread.
+        room = jax.process_index() == 0 and self._make_room(step, _needed_bytes(leaves))
+        if host_arrays.text_from_process_0("yes" if room else "no") == "yes":
+            written = orbax_arrays.start_writing(self._saving(step), leaves)
+            self._pending = self._worker.submit(self._finish, step, leaves, aux, written)
 
     def wait(self) -> None:
         """Waits until the newest save is on the disk. Every process must call this.
@@ -143,7 +150,7 @@ class Checkpoints:
         folder = self._directory / str(found.step)
         target = make_target(found.aux)
         _check_fit(folder, found.leaves, target)
-        loaded = load_arrays(folder, found.leaves) if jax.process_index() == 0 else {}
+        loaded = orbax_arrays.read_arrays(folder, found.leaves) if jax.process_index() == 0 else {}
         arrays = {
             name: host_arrays.array_from_process_0(loaded.get(name), dtype, shape)
             for name, (dtype, shape) in found.leaves.items()
@@ -172,31 +179,53 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
+    def _saving(self, step: int) -> pathlib.Path:
+        return self._directory / f"{step}{_SAVING}"
+
     def _write(self, step: int, leaves: dict[str, np.ndarray], aux: dict[str, Any]) -> None:
-        folder = self._directory / str(step)
-        saving = folder.with_name(folder.name + _SAVING)
-        needed = sum(leaf.nbytes for leaf in leaves.values()) + _OVERHEAD_BYTES
+        if self._make_room(step, _needed_bytes(leaves)):
+            with self._losing_a_step_for_want_of_room(step, _needed_bytes(leaves)):
+                written = orbax_arrays.start_writing(self._saving(step), leaves)
+                self._seal(step, leaves, aux, written)
+
+    def _finish(self, step: int, leaves: dict[str, np.ndarray], aux: dict[str, Any], written: Any) -> None:
+        if jax.process_index() != 0:
+            written.result()
+            return
+        with self._losing_a_step_for_want_of_room(step, _needed_bytes(leaves)):
+            self._seal(step, leaves, aux, written)
+
+    def _make_room(self, step: int, needed: int) -> bool:
         self._failure = None
-        try:
+        with self._losing_a_step_for_want_of_room(step, needed):
             with errors.writing(self._directory):
                 self._directory.mkdir(parents=True, exist_ok=True)
             self._sweep()
             if needed > shutil.disk_usage(self._directory).free:
                 raise errors.NoRoomError("there is too little room")
-            _save(saving, leaves)
-            table = {name: (leaf.dtype.name, leaf.shape) for name, leaf in leaves.items()}
-            manifest.write(saving, step=step, aux=aux, leaves=table)
-            if folder.exists():
-                folder.rename(_free_name(folder.with_name(folder.name + _DELETING)))
-            saving.rename(folder)
-            _sync(self._directory)
+        return self._failure is None
+
+    @contextlib.contextmanager
+    def _losing_a_step_for_want_of_room(self, step: int, needed: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             self._sweep()
             if not _is_no_room(error):
                 raise
             self._failure = errors.NoRoomError(self._explain(step, needed, error))
             print(f"warning: {self._failure}", file=sys.stderr, flush=True)
-            return
+
+    def _seal(self, step: int, leaves: dict[str, np.ndarray], aux: dict[str, Any], written: Any) -> None:
+        with orbax_arrays.quiet():
+            written.result()
+        saving, folder = self._saving(step), self._directory / str(step)
+        table = {name: (leaf.dtype.name, leaf.shape) for name, leaf in leaves.items()}
+        manifest.write(saving, step=step, aux=aux, leaves=table)
+        if folder.exists():
+            folder.rename(_free_name(folder.with_name(folder.name + _DELETING)))
+        saving.rename(folder)
+        _sync(self._directory)
         self._newest = step
         for old in self.steps()[: -self._keep]:
             (self._directory / str(old)).rename(self._directory / f"{old}{_DELETING}")
@@ -219,26 +248,6 @@ class Checkpoints:
                     shutil.rmtree(entry, ignore_errors=True)
 
 
-def load_arrays(
-    folder: str | os.PathLike[str], leaves: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> dict[str, np.ndarray]:
-    """Reads the arrays of one step on the host, by dotted name; check the step with `manifest.verify` first.
-
-    Args:
-        folder: the folder of the step.
-        leaves: the table of arrays of its manifest.
-    """
-    import orbax.checkpoint.experimental.v1 as ocp
-
-    templates = {
-        name: np.broadcast_to(np.zeros((), host_arrays.dtype_named(dtype)), shape)
-        for name, (dtype, shape) in leaves.items()
-    }
-    stored = {name: template for name, template in templates.items() if template.size}
-    with _orbax_context():
-        return templates | ocp.load(folder, stored)
-
-
 def _checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     read_back = json.loads(json.dumps(dict(aux), allow_nan=False))
     if read_back != dict(aux):
@@ -246,26 +255,8 @@ def _checked_aux(aux: Mapping[str, Any]) -> dict[str, Any]:
     return read_back
 
 
-def _orbax_context() -> Any:
-    # Deferred into the writing thread: the first training step must not wait for this import.
-    import orbax.checkpoint.experimental.v1 as ocp
-
-    context = ocp.Context()
-    # Trained floats do not compress (8 % measured), and compressing takes 4 times as long as writing.
-    context.array.saving.use_compression = False
-    index = jax.process_index()
-    context.multiprocessing.primary_host = index
-    context.multiprocessing.active_processes = {index}
-    context.multiprocessing.barrier_sync_key_prefix = "galatea_checkpoints"
-    return context
-
-
-def _save(folder: pathlib.Path, leaves: Mapping[str, np.ndarray]) -> None:
-    import orbax.checkpoint.experimental.v1 as ocp
-
-    with _orbax_context():
-        # Orbax refuses arrays without entries; the manifest knows their types and shapes.
-        ocp.save(folder, {name: leaf for name, leaf in leaves.items() if leaf.size})
+def _needed_bytes(leaves: Mapping[str, np.ndarray]) -> int:
+    return sum(leaf.nbytes for leaf in leaves.values()) + _OVERHEAD_BYTES
 
 
 def _check_fit(folder: pathlib.Path, leaves: Mapping[str, tuple[str, tuple[int, ...]]], target: Any) -> None:

@@ -77,7 +77,7 @@ def examine(config: Config) -> dict[str, Any]:
         "packages": packages,
         "extras": _extras(),
         "backends": _backends(),
-        "compilation cache": _cache(),
+        "compilation cache": _cache(config.runtime),
         "video": _video(),
         "check": check,
         "problems": problems,
@@ -150,14 +150,14 @@ def _backends() -> dict[str, str]:
     return {path.parent.name: dispatch.choose() for path in sorted(folder.glob("*/api.py"))}
 
 
-def _cache() -> dict[str, Any]:
-    import jax
+def _cache(runtime_config: config_fields.RuntimeConfig) -> dict[str, Any]:
+    from experiments import runtime
 
-    folder = jax.config.jax_compilation_cache_dir
+    folder = runtime.set_compilation_cache(runtime_config.compilation_cache)
     if not folder:
         return {"folder": None, "note": "off, or nowhere to write: every start compiles anew"}
-    files = [path.stat().st_size for path in pathlib.Path(folder).glob("*") if path.is_file()]
-    return {"folder": folder, "writable": os.access(folder, os.W_OK), "MiB": round(sum(files) / 2**20, 1)}
+    files = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
+    return {"folder": str(folder), "writable": os.access(folder, os.W_OK), "MiB": round(sum(files) / 2**20, 1)}
 
 
 def _video() -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _numba() -> dict[str, Any]:
     import numba
 
     try:
-        layer = numba.threading_layer()
+        layer = numba.threading_layer()  # pyright: ignore[reportPrivateImportUsage]
     except ValueError:  # No parallel kernel has run in this process.
         layer = "not in use"
     return {"numba threading layer": layer, "numba threads": numba.get_num_threads()}
@@ -278,7 +278,7 @@ def _show(findings: dict[str, Any]) -> None:
 
     def section(title: str, columns: list[str], rows: list[list[Any]]) -> None:
         grid = table.Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        grid.show_header = any(columns)
+        grid.show_header, grid.box = any(columns), box.SIMPLE_HEAD if any(columns) else None
         for index, column in enumerate(columns):
             grid.add_column(column, overflow="fold", style="bold" if index == 0 else "")
         for row in rows:

@@ -70,8 +70,6 @@ def parse(default: ConfigT, argv: Sequence[str]) -> ConfigT:
         InputError: unknown flag (with the nearest names), bad value, value out of range, stray argument.
     """
     values = flags.FlagValues()
-    # Otherwise flags after a stray word would be taken for stray words too.
-    values.set_gnu_getopt(True)
     leaves = list(_leaves(default))
     for leaf in leaves:
         _define(leaf, values)

@@ -237,7 +237,7 @@ def _same_size(frames: Iterable[Any]) -> Iterable[np.ndarray]:
 
 def _encode_mp4(av: Any, path: str, frames: Iterable[np.ndarray], fps: float) -> None:
     with av.open(path, mode="w", options={"movflags": "faststart"}) as container:
-        stream = None
+        stream: Any = None
         for pixels in frames:
             height, width = pixels.shape[:2]
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -245,7 +245,8 @@ class _EventFile:
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
-        self._summary, self._proto = summary, event_pb2
+        self._summary: Any = summary
+        self._proto: Any = event_pb2
         self._next_flush = 0.0
         self._writer = None
         try:
@@ -256,8 +257,8 @@ class _EventFile:
             self._fail(error)
         if restored_step is not None:
             # Tells TensorBoard to forget what an interrupted attempt logged after this step.
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(event_pb2.Event(step=restored_step + 1, session_log=start))
+            start = self._proto.SessionLog(status=self._proto.SessionLog.START)
+            self._add(self._proto.Event(step=restored_step + 1, session_log=start))
 
     def scalars(self, step: int, values: Mapping[str, int | float]) -> None:
         for name, value in values.items():

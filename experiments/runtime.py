@@ -22,13 +22,12 @@ from typing import Any, Self
 
 import jax
 
-from experiments import config_fields, errors
+from experiments import config_fields, errors, launchers
 
 # When a process vanishes the others notice after this time; they are to be gone within 30 s.
 HEARTBEAT_SECONDS = 20
 SHUTDOWN_SECONDS = 10
 _INITIALIZATION_SECONDS = 120
-_TPU_PORT = 8476
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,6 @@ class Processes:
 
     index: int = 0
     count: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rendezvous:
-    """Where processes meet: `address` (host:port of process 0; None lets jax find it), `count`, `index`."""
-
-    address: str | None
-    count: int | None
-    index: int | None
 
 
 _distributed = False
@@ -77,7 +67,7 @@ def setup(
         flag = "--xla_gpu_deterministic_ops=true"
         os.environ["XLA_FLAGS"] = " ".join(filter(None, [os.environ.get("XLA_FLAGS"), flag]))
     set_compilation_cache(config.compilation_cache, environ)
-    meeting = rendezvous(config, environ)
+    meeting = launchers.rendezvous(config, environ)
     if meeting is not None:
         _join(meeting)
         _distributed = True
@@ -91,39 +81,6 @@ def setup(
 def is_distributed() -> bool:
     """Whether `setup` joined this process to others."""
     return _distributed
-
-
-def rendezvous(config: config_fields.RuntimeConfig, environ: Mapping[str, str]) -> Rendezvous | None:
-    """Decides from flags and launcher whether, and where, this process meets others.
-
-    Flags come first; what they leave open is taken from srun (`SLURM_STEP_NUM_TASKS`, `SLURM_PROCID`), mpirun
-    (`OMPI_COMM_WORLD_SIZE`, `OMPI_COMM_WORLD_RANK`) or a TPU pod (`TPU_WORKER_HOSTNAMES`, `TPU_WORKER_ID`).
-
-    Returns:
-        The meeting point, or None for a single process.
-
-    Raises:
-        InputError: the flags say that there are several processes but not which one this is.
-    """
-    if config.coordinator == "auto":
-        return Rendezvous(address=None, count=config.num_processes, index=config.process_id)
-    launched = _from_launcher(environ)
-    address = config.coordinator or (launched.address if launched else None)
-    count = config.num_processes if config.num_processes is not None else (launched.count if launched else None)
-    index = config.process_id if config.process_id is not None else (launched.index if launched else None)
-    asked = (config.coordinator, config.num_processes, config.process_id) != (None, None, None)
-    if not asked and launched is None:
-        return None
-    if address is None or count is None or index is None:
-        if count == 1 and index in (None, 0):
-            return None
-        raise errors.InputError(
-            "several processes need --runtime.coordinator=HOST:PORT, --runtime.num_processes and --runtime.process_id, "
-            f"got {address}, {count}, {index}"
-        )
-    if not 0 <= index < count:
-        raise errors.InputError(f"--runtime.process_id must be 0 .. {count - 1}, got {index}")
-    return None if count == 1 else Rendezvous(address=address, count=count, index=index)
 
 
 def set_compilation_cache(folder: str | None = None, environ: Mapping[str, str] | None = None) -> pathlib.Path | None:
@@ -246,11 +203,11 @@ class Watchdog:
             if self._pauses == 0 and silent > self.limit():
                 message = f"no step for {silent:.0f} s; the stacks of all threads follow; exit {errors.EXIT_STOPPED}"
                 print(f"watchdog: {message}", file=sys.stderr, flush=True)
-                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+                faulthandler.dump_traceback(2, all_threads=True)
                 os._exit(errors.EXIT_STOPPED)
 
 
-def _join(meeting: Rendezvous) -> None:
+def _join(meeting: launchers.Rendezvous) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -266,38 +223,6 @@ def _join(meeting: Rendezvous) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise errors.InputError(f"the processes did not meet at {meeting.address or 'an address'}: {reason}") from error
-
-
-def _from_launcher(environ: Mapping[str, str]) -> Rendezvous | None:
-    def number(name: str) -> int | None:
-        text = environ.get(name, "")
-        return int(text) if text.isdigit() else None
-
-    if (number("SLURM_STEP_NUM_TASKS") or 1) > 1 and number("SLURM_PROCID") is not None:
-        host = first_host(environ.get("SLURM_STEP_NODELIST", ""))
-        port = 61000 + (number("SLURM_JOB_ID") or 0) % 4096
-        address = f"{host}:{port}" if host else None
-        return Rendezvous(address=address, count=number("SLURM_STEP_NUM_TASKS"), index=number("SLURM_PROCID"))
-    size = number("OMPI_COMM_WORLD_SIZE")
-    if (size or 1) > 1:
-        # All on this host: then they can meet on the loopback interface, at a port that the job's name decides.
-        port = 61000 + zlib.crc32(environ.get("PMIX_NAMESPACE", str(os.getppid())).encode()) % 4096
-        address = f"127.0.0.1:{port}" if number("OMPI_COMM_WORLD_LOCAL_SIZE") == size else None
-        return Rendezvous(address=address, count=size, index=number("OMPI_COMM_WORLD_RANK"))
-    hosts = [host for host in environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host.strip()]
-    if len(hosts) > 1:
-        return Rendezvous(address=f"{hosts[0].strip()}:{_TPU_PORT}", count=len(hosts), index=number("TPU_WORKER_ID"))
-    return None
-
-
-def first_host(nodelist: str) -> str:
-    """The first host of a Slurm node list: "node[001-004,7],x1" -> "node001"."""
-    head, bracket, rest = nodelist.partition("[")
-    if not bracket or "," in head:
-        return nodelist.split(",")[0].strip()
-    inside, _, tail = rest.partition("]")
-    first = inside.split(",")[0].split("-")[0]
-    return (head + first + tail.split(",")[0]).strip()
 
 
 def _cache_folder(folder: str | None, environ: Mapping[str, str]) -> pathlib.Path | None:

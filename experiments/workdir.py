@@ -64,15 +64,13 @@ def open_workdir(
         InputError: the folder holds a run and `resume` is not set, is in use by another run, or cannot be written.
         NoRoomError: there is no room for `config.json`.
     """
-    if path is None and process_count > 1:
-        raise errors.InputError(
-            f"{process_count} processes need one folder they all see; pass the same --workdir to each"
-        )
+    if path is None and (process_count > 1 or process_index > 0):
+        raise errors.InputError("several processes need one folder that they all see; pass the same --workdir to each")
     if path is not None and ("\0" in path or not path.strip()):
         raise errors.InputError(f"--workdir must name a folder, got {path!r}")
-    if process_index != 0:
-        return pathlib.Path(path).expanduser().absolute()
     workdir = _default_folder(name, resume) if path is None else pathlib.Path(path).expanduser().absolute()
+    if process_index != 0:
+        return workdir
     with errors.writing(workdir):
         if workdir.exists() and not workdir.is_dir():
             raise errors.InputError(f"--workdir must name a folder, {workdir} is a file; choose another name")

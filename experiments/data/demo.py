@@ -15,9 +15,9 @@ from experiments.data.demo_scene import shade, trace
 
 # Samples a pixel along each axis. The sun's four parts are dealt out over each 2 x 2 of them.
 _SAMPLES = 2
-_RADIUS = 2.95
+_RADIUS = 3.1
 _TARGET = (0.0, 0.22, 0.0)
-_FIELD_OF_VIEW = math.radians(46)
+_FIELD_OF_VIEW = math.radians(48)
 _LOWEST, _HIGHEST = math.radians(6), math.radians(62)
 
 

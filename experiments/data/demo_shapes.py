@@ -15,7 +15,7 @@ Distances = Float32[np.ndarray, " n"]
 
 # Entries nearer than this are the surface that a shadow ray starts on.
 _NEAREST = 1e-3
-_TORUS_STEPS = 40
+_TORUS_STEPS = 64
 
 
 class Shape(Protocol):

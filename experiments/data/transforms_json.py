@@ -138,10 +138,10 @@ def _intrinsics(
         return default if value is None else _number(f"{where}: {key}", value)
 
     model = frame.get("camera_model", document.get("camera_model", "PERSPECTIVE"))
-    is_fisheye = frame.get("is_fisheye", document.get("is_fisheye")) is True or model in _FISHEYE_MODELS
     if not isinstance(model, str) or model not in _PERSPECTIVE_MODELS | _FISHEYE_MODELS:
         known = ", ".join(sorted(_PERSPECTIVE_MODELS | _FISHEYE_MODELS))
         raise InputError(f"{where}: the camera model {str(model)[:40]!r} is not supported; known are {known}")
+    is_fisheye = frame.get("is_fisheye", document.get("is_fisheye")) is True or model in _FISHEYE_MODELS
     coefficients = tuple(number(key, 0.0) for key in (_FISHEYE if is_fisheye else _BROWN))
     width, height = number("w"), number("h")
     size = None

@@ -34,7 +34,7 @@ _INVERSE_JACOBIAN_SERIES = (
     1 / 74724249600,
     3617 / 10670622842880000,
 )
-_POLAR_STEPS = 12
+_POLAR_STEPS = 10
 
 
 def compose(a_from_b: Float[Array, "*n 4 4"], b_from_c: Float[Array, "*n 4 4"]) -> Float[Array, "*n 4 4"]:
@@ -126,15 +126,16 @@ def perturb(camera: Camera, delta: Float[Array, " 6"]) -> Camera:
 def orthonormalise(a_from_b: Float[Array, "*n 4 4"]) -> Float[Array, "*n 4 4"]:
     """Replaces the upper left 3x3 by the nearest orthogonal matrix (polar factor), keeping the translation.
 
-    Newton's iteration for the polar decomposition (Higham, 1986): differentiable where an SVD is not, since the
-    singular values of a nearly orthonormal matrix coincide. Scale is dropped; a mirroring stays one.
-    The 3x3 must be invertible.
+    Newton's iteration for the polar decomposition with Higham's scaling (SIAM J. Sci. Stat. Comput. 7, 1986):
+    differentiable where an SVD is not, since the singular values of a nearly orthonormal matrix coincide. Scale is
+    dropped; a mirroring stays one. The 3x3 must be invertible.
     """
     matrix, translation = to_parts(a_from_b)
-    scale = jnp.sqrt(jnp.mean(matrix * matrix, axis=(-1, -2), keepdims=True) * 3.0)
-    matrix = matrix / scale
     for _ in range(_POLAR_STEPS):
-        matrix = 0.5 * (matrix + _inverse_transpose(matrix))
+        inverse = _inverse_transpose(matrix)
+        # The fourth root of |inverse|^2 / |matrix|^2 balances large and small singular values.
+        scale = (jnp.sum(inverse**2, (-1, -2), keepdims=True) / jnp.sum(matrix**2, (-1, -2), keepdims=True)) ** 0.25
+        matrix = 0.5 * (scale * matrix + inverse / scale)
     return from_parts(matrix, translation)
 
 

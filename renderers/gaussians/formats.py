@@ -4,13 +4,15 @@
 |---|---|---|---|
 | .ply | 3DGS columns; PlayCanvas compressed, by content | 3DGS columns | yes, to the bit |
 | .compressed.ply | as .ply | PlayCanvas compressed | no |
+| .splat | antimatter15 | the same; degree 0 | no |
+| .spz | Niantic, versions 1 to 4, axes turned to those of .ply | version 3 | no |
 """
 
 import os
 from collections.abc import Callable
 
 from renderers.files import FormatError
-from renderers.gaussians.codecs import compressed_ply, splat_ply
+from renderers.gaussians.codecs import compressed_ply, splat, splat_ply, spz
 from renderers.gaussians.gaussians import Gaussians
 from renderers.ply import read_ply
 
@@ -21,7 +23,7 @@ def read_splats(path: str | os.PathLike[str]) -> Gaussians:
     """Reads a splat scene.
 
     Args:
-        path: a `.ply` (3DGS or PlayCanvas compressed).
+        path: the file; its suffix tells the format.
 
     Returns:
         float32 Gaussians in the file's own world frame, in the file's order; quaternions of `.ply` files keep their
@@ -73,4 +75,6 @@ _Codec = tuple[Callable[[str | os.PathLike[str]], Gaussians], Callable[[str | os
 _FORMATS: dict[str, _Codec] = {
     ".compressed.ply": (_read_any_ply, compressed_ply.write),
     ".ply": (_read_any_ply, splat_ply.write),
+    ".splat": (splat.read, splat.write),
+    ".spz": (spz.read, spz.write),
 }

@@ -12,6 +12,7 @@ XLA hands a handler one pointer, an XLA_FFI_CallFrame. The layouts below are tho
 
 import ctypes
 import importlib
+from collections.abc import Callable
 
 import jax
 import numba as nb
@@ -87,17 +88,23 @@ def floats(address, shape):
     return carray(_as_pointer(address), shape, dtype=np.float32)
 
 
-def register(name: str, handler) -> None:
-    """Make a compiled handler (a Numba cfunc of intp -> intp) known to XLA:CPU under a name that no other target has.
+def register(name: str, handler: Callable[[int], int]) -> None:
+    """Compile a handler (or load it from Numba's disk cache) and make it known to XLA:CPU under a name of its own.
 
     Handlers run on XLA's threads, several at once under `shard_map`, so that Numba needs a thread-safe threading layer.
+
+    Args:
+      name: of the custom call's target; no other target may have it.
+      handler: a Python function of the address of the call frame that returns 0.
     """
     nb.config.THREADING_LAYER = "threadsafe"
+    nb.get_num_threads()  # starts the threads: code loaded from the disk cache refers to symbols that this defines
+    compiled = nb.cfunc(types.intp(types.intp), cache=True)(handler)
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    capsule = new(handler.address, b"xla._CUSTOM_CALL_TARGET", None)
+    capsule = new(compiled.address, b"xla._CUSTOM_CALL_TARGET", None)
     jax.ffi.register_ffi_target(name, capsule, platform="cpu", api_version=1)
-    _KEPT.append(handler)  # the machine code lives as long as the object
+    _KEPT.append(compiled)  # the machine code lives as long as the object
 
 
 _KEPT: list = []

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+
 from experiments import config_fields
 
 

@@ -1,12 +1,16 @@
 import errno
 
 import pytest
+
 from experiments import errors
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_names_the_path_and_keeps_the_number(tmp_path, number):
-    with pytest.raises(errors.NoRoomError, match="no room to write .*x.bin") as caught, errors.writing(tmp_path / "x.bin"):
+    with (
+        pytest.raises(errors.NoRoomError, match="no room to write .*x.bin") as caught,
+        errors.writing(tmp_path / "x.bin"),
+    ):
         raise OSError(number, "full")
     assert caught.value.errno == number
 

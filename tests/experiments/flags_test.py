@@ -4,9 +4,10 @@ import math
 import time
 
 import pytest
-from experiments import config_fields, errors, flags
 from hypothesis import given
 from hypothesis import strategies as st
+
+from experiments import config_fields, errors, flags
 from tests.helpers import programs, toy_experiment
 
 TOY = "tests.helpers.toy_experiment"
@@ -128,7 +129,7 @@ def test_help_lists_every_flag_with_its_default():
     assert text.index("Does it.") < text.index("--outcome") < text.index("--seed") < text.index("--optimizer.lr")
     for name in flags.to_dict(DEFAULT):
         assert f"--{name}" in text or f"--[no]{name}" in text
-    assert "Learning rate. (default: 0.001)" in text
+    assert "Learning rate. (default: 0.001)" in text and "(default: 60)" in text and "(default: 0.9,0.999)" in text
     assert "0|1|2|3" in text and "CUBE|BALL" in text
     assert max(map(len, text.splitlines())) <= 120
 

@@ -3,9 +3,10 @@ import zlib
 import jax
 import numpy as np
 import pytest
-from experiments import keys
 from hypothesis import given
 from hypothesis import strategies as st
+
+from experiments import keys
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -3,11 +3,12 @@ import sys
 
 import numpy as np
 import pytest
-from experiments import errors, media
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+
+from experiments import errors, media
 
 images = hnp.arrays(
     np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4])), elements=st.integers(0, 255)
@@ -42,7 +43,12 @@ def test_hostile_pictures_are_refused(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:3000])
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
-    for name, words in {"cut": "not a readable picture", "text": "not a readable", "deep": "8 bits", "no": "not exist"}.items():
+    for name, words in {
+        "cut": "not a readable picture",
+        "text": "not a readable",
+        "deep": "8 bits",
+        "no": "not exist",
+    }.items():
         with pytest.raises(errors.InputError, match=words):
             media.read_png(tmp_path / f"{name}.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -85,7 +91,11 @@ def test_a_gif_where_there_is_no_video_library(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("given_frames", "fps", "words"),
-    [([], 24, "at least one frame"), ([np.zeros((2, 2)), np.zeros((4, 2))], 24, "frame 1"), ([np.zeros((2, 2))], 0, "fps")],
+    [
+        ([], 24, "at least one frame"),
+        ([np.zeros((2, 2)), np.zeros((4, 2))], 24, "frame 1"),
+        ([np.zeros((2, 2))], 0, "fps"),
+    ],
 )
 def test_bad_videos_are_refused_and_leave_nothing(tmp_path, given_frames, fps, words):
     with pytest.raises(ValueError, match=words):

@@ -7,9 +7,10 @@ import struct
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import errors, media, metrics
 from hypothesis import given
 from hypothesis import strategies as st
+
+from experiments import errors, media, metrics
 
 ENOUGH = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -32,7 +33,9 @@ def test_every_number_reads_back_bit_equal(tmp_path_factory, values):
     (record,) = metrics.read_metrics(folder)
     assert record.pop("step") == 3 and record.keys() == values.keys()
     for name, value in values.items():
-        assert struct.pack("d", record[name]) == struct.pack("d", value) or math.isnan(record[name]) and math.isnan(value)
+        assert (
+            struct.pack("d", record[name]) == struct.pack("d", value) or math.isnan(record[name]) and math.isnan(value)
+        )
 
 
 def test_lines_are_strict_json_even_for_nan(tmp_path):

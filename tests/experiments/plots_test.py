@@ -3,9 +3,10 @@ import re
 import xml.etree.ElementTree
 
 import pytest
-from experiments import plots
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
+from experiments import plots
 
 finite = st.floats(-1e12, 1e12)
 
@@ -100,7 +101,10 @@ def test_names_are_escaped():
 def test_metrics_become_series():
     records = [{"step": 0, "loss": 1.0}, {"step": 1, "loss": 0.5, "psnr": 20.0}, {"step": 2, "word": "x"}]
     drawn = plots.plot_metrics(records, ["loss", "psnr", "absent", "word"])
-    assert [(s.name, list(s.x), list(s.y)) for s in drawn.series] == [("loss", [0, 1], [1.0, 0.5]), ("psnr", [1], [20.0])]
+    assert [(s.name, list(s.x), list(s.y)) for s in drawn.series] == [
+        ("loss", [0, 1], [1.0, 0.5]),
+        ("psnr", [1], [20.0]),
+    ]
     with pytest.raises(ValueError):
         plots.svg(plots.Plot(title="", series=[plots.Series(name="a", x=[0, 1], y=[0.0])]))
 

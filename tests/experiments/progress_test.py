@@ -2,6 +2,7 @@ import io
 import time
 
 import pytest
+
 from experiments import progress
 
 
@@ -78,6 +79,8 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     assert "fit" in text and "10/10  100%" in text and "loss 0.125" in text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.2, "1:00"), (61, "1:01"), (3600, "1:00:00"), (-3, "0:00")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.2, "1:00"), (61, "1:01"), (3600, "1:00:00"), (-3, "0:00")]
+)
 def test_durations_read_like_a_clock(seconds, text):
     assert progress.clock(seconds) == text

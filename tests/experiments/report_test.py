@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from experiments import errors, media, plots, report
 from PIL import Image
+
+from experiments import errors, media, plots, report
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
 FLAT = np.zeros((300, 300, 3), np.uint8)
@@ -70,7 +71,11 @@ def decode(source):
 def test_small_and_drawn_pictures_stay_exact_and_photographs_are_compressed(tmp_path):
     pictures = [report.Picture(image=image) for image in (SMALL, FLAT, PHOTO)]
     _, page = write(tmp_path, report.Section(title="P", pictures=pictures))
-    assert [source.partition(";")[0] for source in page.sources] == ["data:image/png", "data:image/png", "data:image/jpeg"]
+    assert [source.partition(";")[0] for source in page.sources] == [
+        "data:image/png",
+        "data:image/png",
+        "data:image/jpeg",
+    ]
     np.testing.assert_array_equal(decode(page.sources[0]), SMALL)
     np.testing.assert_array_equal(decode(page.sources[1]), FLAT)
     assert decode(page.sources[2]).shape == PHOTO.shape

@@ -12,6 +12,7 @@ import tempfile
 
 import numpy as np
 import pytest
+
 from experiments import errors, workdir
 from tests.helpers import programs
 

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
-from experiments import checkpoints, manifest
+from experiments import checkpoints, manifest, orbax_arrays
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -75,7 +75,8 @@ def run_killed_until_done(
     """
     command = [*command, f"--workdir={workdir}", "--resume"]
     killed_at = []
-    for moment in moments:
+
+    def attempt(moment: float | str) -> None:
         before = _size(workdir / "metrics.jsonl")
         process = start(command, log)
         with _ended_in_the_end(process):
@@ -84,12 +85,15 @@ def run_killed_until_done(
             else:
                 # An attempt first cuts lines back, so a changed size alone does not say that it has begun.
                 newest = newest_step(workdir)
-                wait_until(lambda before=before, newest=newest: _logged_on(workdir, newest, before) or _over(process))
+                wait_until(lambda: _logged_on(workdir, newest, before) or _over(process))
                 time.sleep(float(moment))
             if not _over(process):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 killed_at.append(max((line["step"] for line in read_lines(workdir)), default=0))
+
+    for moment in moments:
+        attempt(moment)
     last = run(command, log)
     assert last.code == 0, last.err
     return killed_at
@@ -109,19 +113,40 @@ def stop_at(
         return finish(process, log, timeout=40.0)
 
 
-def start_ranks(
-    command: Sequence[str], workdir: pathlib.Path, count: int, log: pathlib.Path
-) -> list[tuple[subprocess.Popen, pathlib.Path]]:
-    """Starts an experiment as several processes of two virtual CPU devices each, which meet at a free local port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = [f"--workdir={workdir}", f"--runtime.coordinator=127.0.0.1:{port}", f"--runtime.num_processes={count}"]
-    logs = [log.with_name(f"{log.name}.{rank}") for rank in range(count)]
-    return [
-        (start([*command, *shared, "--runtime.num_cpu_devices=2", f"--runtime.process_id={rank}"], logs[rank]), logs[rank])
-        for rank in range(count)
-    ]
+class Ranks:
+    """An experiment as several processes of two virtual CPU devices each, which meet at a free local port.
+
+    Use it in a `with` statement: leaving it kills what still runs.
+    """
+
+    def __init__(self, command: Sequence[str], workdir: pathlib.Path, count: int, log: pathlib.Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [*command, f"--workdir={workdir}", f"--runtime.coordinator=127.0.0.1:{port}"]
+        command += [f"--runtime.num_processes={count}", "--runtime.num_cpu_devices=2"]
+        self.logs = [log.with_name(f"{log.name}.{rank}") for rank in range(count)]
+        self.processes = [
+            start([*command, f"--runtime.process_id={rank}"], rank_log) for rank, rank_log in enumerate(self.logs)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def wait_for_phase(self, phase: str) -> None:
+        """Waits until all ranks have printed `phase NAME`, or one has ended."""
+        outs = [pathlib.Path(f"{log}.out") for log in self.logs]
+        wait_until(lambda: all(f"phase {phase}" in out.read_text() for out in outs) or any(map(_over, self.processes)))
+
+    def finish(self) -> list[Ended]:
+        """Waits for all."""
+        return [finish(process, log) for process, log in zip(self.processes, self.logs, strict=True)]
 
 
 def final_arrays_digest(workdir: pathlib.Path) -> tuple[int, str]:
@@ -129,7 +154,7 @@ def final_arrays_digest(workdir: pathlib.Path) -> tuple[int, str]:
     folder = workdir / "checkpoints" / str(newest_step(workdir))
     sealed = manifest.verify(folder)
     digest = hashlib.sha256()
-    for name, array in sorted(checkpoints.load_arrays(folder, sealed.leaves).items()):
+    for name, array in sorted(orbax_arrays.read_arrays(folder, sealed.leaves).items()):
         digest.update(f"{name} {array.dtype.name} {array.shape} ".encode() + array.tobytes())
     return sealed.step, digest.hexdigest()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import checkpoints, manifest
+from experiments import manifest, orbax_arrays
 from tests.reliability import drivers
 from tests.reliability.conftest import TOY
 
@@ -18,7 +18,7 @@ def test_nan_in_a_gradient_is_named_and_never_saved(step, unbroken, tmp_path, lo
     assert f"step {step}: non-finite gradient in params (1 of 48 entries)" in lines[0]
     assert drivers.newest_step(run) == step // 5 * 5
     folder = run / "checkpoints" / str(step // 5 * 5)
-    arrays = checkpoints.load_arrays(folder, manifest.verify(folder).leaves)
+    arrays = orbax_arrays.read_arrays(folder, manifest.verify(folder).leaves)
     assert all((abs(array) < 1e30).all() for array in arrays.values())
     assert "nan" not in (run / "metrics.jsonl").read_text().lower()
     numbers = drivers.logged_numbers(run)

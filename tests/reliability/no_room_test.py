@@ -1,4 +1,4 @@
-"""R7: a full disk leaves the older steps intact, training goes on, and the run ends with 74 only if the end is not saved."""
+"""R7: a full disk leaves the older steps intact; training goes on; the end is 74 only if the last state is not saved."""
 
 import contextlib
 import os
@@ -51,7 +51,9 @@ def test_a_run_goes_on_over_a_full_disk_and_resumes_bit_equal(small_disk, unbrok
         assert ended.code == 74, ended.err
         # Training reached its end, warning at every checkpoint that was due, and only then gave up.
         assert drivers.logged_numbers(run) == unbroken.numbers
-        warnings = re.findall(r"no room for the checkpoint of step (\d+) .*? ([\d,]+) bytes needed, ([\d,]+) free", ended.err)
+        warnings = re.findall(
+            r"no room for the checkpoint of step (\d+) .*? ([\d,]+) bytes needed, ([\d,]+) free", ended.err
+        )
         assert [int(step) for step, _, _ in warnings] == [15, 20, 25, 30, 35, 40, 40]
         assert all(int(needed.replace(",", "")) > int(free.replace(",", "")) for _, needed, free in warnings)
         assert f"step {before[0]} is intact" in ended.err
@@ -68,6 +70,7 @@ def _state(step):
     return {"means": jnp.asarray(np.random.default_rng(step).normal(size=(100_000,)), jnp.float32)}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # coroutines that orbax drops
 def test_disk_that_fills_up_while_writing_costs_that_step_only(small_disk, monkeypatch, capsys):
     folder = small_disk / "checkpoints"
     with checkpoints.Checkpoints(folder) as saved:

@@ -1,6 +1,5 @@
 """R9, R10: two processes of two virtual CPU devices each train as one, save, resume on any number, and end together."""
 
-import os
 import shutil
 import signal
 
@@ -30,12 +29,11 @@ def _check_same(workdir, unbroken):
 
 def test_two_processes_equal_one_and_resume_on_one_and_two(unbroken, tmp_path, log):
     run = tmp_path / "run"
-    ranks = drivers.start_ranks([*TOY, "--linger_in=train"], run, 2, log)
-    out = log.with_name(f"{log.name}.1.out")
-    drivers.wait_until(lambda: "phase train" in out.read_text() or any(rank.poll() is not None for rank, _ in ranks))
-    os.kill(ranks[1][0].pid, signal.SIGTERM)  # One rank only: both must agree to stop, at the same step.
-    os.kill(ranks[0][0].pid, signal.SIGUSR1)
-    ended = [drivers.finish(rank, rank_log) for rank, rank_log in ranks]
+    with drivers.Ranks([*TOY, "--linger_in=train"], run, 2, log) as ranks:
+        ranks.wait_for_phase("train")
+        # One rank hears of it only: both must stop, at the same step.
+        ranks.processes[1].send_signal(signal.SIGTERM)
+        ended = ranks.finish()
     assert [one.code for one in ended] == [75, 75], [one.err for one in ended]
     step = drivers.newest_step(run)
     assert step in (14, 16)
@@ -49,8 +47,8 @@ def test_two_processes_equal_one_and_resume_on_one_and_two(unbroken, tmp_path, l
     assert f"resuming from the checkpoint of step {step}" in one.out
     _check_same(tmp_path / "on_one", unbroken)
 
-    ranks = drivers.start_ranks([*TOY, "--resume"], run, 2, log)
-    ended = [drivers.finish(rank, rank_log) for rank, rank_log in ranks]
+    with drivers.Ranks([*TOY, "--resume"], run, 2, log) as ranks:
+        ended = ranks.finish()
     assert [one.code for one in ended] == [0, 0], [one.err for one in ended]
     _check_same(run, unbroken)
     assert drivers.final_arrays_digest(run)[0] == 40
@@ -59,8 +57,9 @@ def test_two_processes_equal_one_and_resume_on_one_and_two(unbroken, tmp_path, l
 
 @pytest.mark.parametrize("broken", [0, 1])
 def test_one_rank_that_fails_takes_the_other_with_it(broken, tmp_path, log):
-    ranks = drivers.start_ranks([*TOY, "--raise_at=11", f"--raise_on={broken}", "--step_seconds=0.05"], tmp_path / "run", 2, log)
-    ended = [drivers.finish(rank, rank_log) for rank, rank_log in ranks]
+    command = [*TOY, "--raise_at=11", f"--raise_on={broken}", "--step_seconds=0.05"]
+    with drivers.Ranks(command, tmp_path / "run", 2, log) as ranks:
+        ended = ranks.finish()
     assert "told to fail" in ended[broken].err
     assert all(one.code != 0 for one in ended)
     assert sum(one.seconds for one in ended) < 30.0

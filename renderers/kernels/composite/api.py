@@ -90,8 +90,18 @@ def composite(
     if capacity is None and chosen != "cpu":
         capacity = _capacity(means2d, extents, size)
     plan = _Plan(chosen, size, capacity or 0)
-    image, transmittance, overflow = _tiled(plan, means2d, conics, opacities, features, probe, extents, depths)
+    inputs = _alike(means2d, conics, opacities, features, probe, extents, depths)
+    image, transmittance, overflow = _tiled(plan, *inputs)
     return Composited(image=image, transmittance=transmittance, overflow=overflow)
+
+
+def _alike(*arrays):
+    """The same arrays, all varying over the same mesh axes, as a hand-written derivative under `shard_map` needs.
+
+    Adding a constant zero that varies like every array lets JAX insert (and, backwards, sum over) the missing axes.
+    """
+    zero = sum(jnp.zeros_like(array.ravel()[0]) for array in arrays)
+    return tuple(array + zero for array in arrays)
 
 
 def _capacity(means2d, extents, size) -> int:
@@ -113,7 +123,9 @@ def _forward(plan, means2d, conics, opacities, features, probe, extents, depths)
     if plan.backend == "cpu":
         from renderers.kernels.composite import cpu_handlers  # Numba is an extra, and takes a second to import
 
-        image, transmittance = cpu_handlers.forward(*inputs, extents, depths, plan.size)
+        # custom calls forget the mesh axes that they vary over: adding a zero brings those back
+        zero = jnp.zeros_like(depths[0])
+        image, transmittance = (v + zero for v in cpu_handlers.forward(*inputs, extents, depths, plan.size))
         lists, overflow = None, jnp.zeros((), jnp.int32)
     else:
         lists = tiling.bin_gaussians(means2d, extents, depths, plan.size, plan.capacity)
@@ -127,7 +139,9 @@ def _backward(plan, residuals, cotangents):
     if plan.backend == "cpu":
         from renderers.kernels.composite import cpu_handlers
 
+        zero = jnp.zeros_like(depths[0])
         gradients = cpu_handlers.backward(*inputs, extents, depths, tuple(outputs), tuple(cotangents[:2]))
+        gradients = tuple(v + zero for v in gradients)
     else:
         gradients = xla.backward(*inputs, lists, tuple(outputs), tuple(cotangents[:2]), plan.size)
     return *gradients, None, None

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numba as nb
 from jaxtyping import Array, Float
-from numba import types
 
 from renderers.kernels import ffi_numba as ffi
 from renderers.kernels.composite import cpu
@@ -56,10 +55,9 @@ def _backward_handler(frame):
 
 @functools.cache
 def _registered() -> None:
-    """Compile (or load from Numba's disk cache) and register both handlers, once a process and only when needed."""
-    signature = types.intp(types.intp)
-    for name, handler in ((FORWARD, _forward_handler), (BACKWARD, _backward_handler)):
-        ffi.register(name, nb.cfunc(signature, cache=True)(handler))
+    """Register both handlers, once a process and only when needed."""
+    ffi.register(FORWARD, _forward_handler)
+    ffi.register(BACKWARD, _backward_handler)
 
 
 def forward(

@@ -26,13 +26,17 @@ def _rows(means2d, conics, opacities, features, lists):
     return jnp.pad(packed, ((0, CHUNK), (0, 0)))
 
 
-def _tile_pixels(tile, size, dtype):
-    """Pixel centres x, y of a tile, each [256], and which of them lie in the image."""
+def _tile_pixels(tile, size, like):
+    """Pixel centres x, y of a tile, each [256], and which of them lie in the image.
+
+    Typed as `like`, a scalar: loop states that start from these must vary over the same mesh axes under `shard_map`.
+    """
+    zero = jnp.zeros_like(like)
     columns = grid(size)[1]
     index = jnp.arange(TILE * TILE, dtype=jnp.int32)
     x = tile % columns * TILE + index % TILE
     y = tile // columns * TILE + index // TILE
-    return (x.astype(dtype) + 0.5, y.astype(dtype) + 0.5), (x < size[1]) & (y < size[0])
+    return (x + (zero + 0.5), y + (zero + 0.5)), (x < size[1] + zero) & (y < size[0] + zero)
 
 
 def _blend_chunk(rows, inside, pixels, transmittance, alive):
@@ -68,12 +72,11 @@ def forward(
     size: tuple[int, int],
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w"]]:
     """Image without background and transmittance left; see `reference.composite`."""
-    dtype, channels = means2d.dtype, features.shape[1]
+    channels = features.shape[1]
     rows = _rows(means2d, conics, opacities, features, lists)
-    pixels_in_tile = TILE * TILE
 
     def tile_image(tile):
-        (pixels, in_image), end = _tile_pixels(tile, size, dtype), lists.offsets[tile + 1]
+        (pixels, in_image), end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
 
         def body(carry):
             start, transmittance, alive, image = carry
@@ -85,9 +88,9 @@ def forward(
 
         state = (
             lists.offsets[tile],
-            jnp.ones(pixels_in_tile, dtype),
+            jnp.ones_like(pixels[0]),
             in_image,
-            jnp.zeros((channels, pixels_in_tile), dtype),
+            jnp.zeros_like(pixels[0], shape=(channels, TILE * TILE)),
         )
         _, transmittance, _, image = lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[2]), body, state)
         return jnp.concatenate([image, transmittance[None]])
@@ -109,7 +112,6 @@ def backward(
 ) -> tuple[Float[Array, "n 2"], Float[Array, "n 3"], Float[Array, " n"], Float[Array, "n c"], Float[Array, "n 2"]]:
     """Gradients of means2d, conics, opacities and features, and the absolute-valued gradient of means2d."""
     n, channels = features.shape
-    dtype = means2d.dtype
     rows = _rows(means2d, conics, opacities, features, lists)
     (image, transmittance), (g_image, g_transmittance) = outputs, cotangents
     to_come = jnp.sum(image * g_image, -1) + transmittance * g_transmittance
@@ -118,7 +120,7 @@ def backward(
 
     def tile_gradient(gradient, tile_and_cotangent):
         tile, g_and_to_come = tile_and_cotangent
-        (pixels, in_image), end = _tile_pixels(tile, size, dtype), lists.offsets[tile + 1]
+        (pixels, in_image), end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
         g = g_and_to_come[:channels]
 
         def body(carry):
@@ -153,20 +155,19 @@ def backward(
             new = jnp.where(inside, jnp.stack(columns, 1), old)
             return start + CHUNK, transmittance, alive, to_come, lax.dynamic_update_slice_in_dim(gradient, new, start, 0)
 
-        pixels_in_tile = TILE * TILE
         state = (
             lists.offsets[tile],
-            jnp.ones(pixels_in_tile, dtype),
+            jnp.ones_like(pixels[0]),
             in_image,
             g_and_to_come[channels],
             gradient,
         )
         return lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[2]), body, state)[4], None
 
-    empty = jnp.zeros((rows.shape[0], width), dtype)
+    empty = jnp.zeros_like(rows, shape=(rows.shape[0], width))
     tiles = jnp.arange(lists.offsets.shape[0] - 1, dtype=jnp.int32)
     per_row, _ = lax.scan(tile_gradient, empty, (tiles, per_tile))
-    per_gaussian = jnp.zeros((n, width), dtype).at[lists.ids].add(per_row[:-CHUNK])
+    per_gaussian = jnp.zeros_like(rows, shape=(n, width)).at[lists.ids].add(per_row[:-CHUNK])
     means, conics_, opacity, feature, probe = jnp.split(per_gaussian, (2, 5, 6, 6 + channels), 1)
     return means, conics_, opacity[:, 0], feature, probe
 
