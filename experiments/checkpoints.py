@@ -4,9 +4,9 @@ A checkpoint is the folder `<step>`, which appears by one rename when all of it,
 a killed program leaves only a folder `<step>.saving`, swept away at the next start. A damaged step is renamed to
 `<step>.damaged`, said so on stderr, and the step before it is used; nothing damaged is ever deleted or restored.
 
-With several processes the state must be the same on each of them or a sharded global array; process 0 alone touches the
-disk. It writes whole arrays, and what it reads it hands to the others, so that a run continues on any number of
-processes or devices, and the folder needs no shared file system.
+With several processes the state must be the same on each of them or made of sharded global arrays, and the folder must
+be on a file system that all of them see. Process 0 writes, whole arrays, and decides which step is restored; every
+process reads. So a run continues on any number of processes or devices.
 """
 
 import concurrent.futures
@@ -150,11 +150,7 @@ class Checkpoints:
         folder = self._directory / str(found.step)
         target = make_target(found.aux)
         _check_fit(folder, found.leaves, target)
-        loaded = orbax_arrays.read_arrays(folder, found.leaves) if jax.process_index() == 0 else {}
-        arrays = {
-            name: host_arrays.array_from_process_0(loaded.get(name), dtype, shape)
-            for name, (dtype, shape) in found.leaves.items()
-        }
+        arrays = orbax_arrays.read_arrays(folder, found.leaves)
         state = jax.tree_util.tree_map_with_path(
             lambda path, leaf: host_arrays.place(arrays[finite.leaf_name(path)], leaf), target
         )

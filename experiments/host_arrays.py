@@ -1,6 +1,5 @@
 """Arrays on their way between the devices, the host and the other processes: bit for bit, by dotted name."""
 
-import math
 from typing import Any
 
 import jax
@@ -53,19 +52,6 @@ def text_from_process_0(text: str) -> str:
     if jax.process_index() == 0:
         padded[:] = data
     return np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes().decode() if size else ""
-
-
-def array_from_process_0(array: np.ndarray | None, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array that process 0 passes, on every process; the others pass None, its type and its shape."""
-    if jax.process_count() == 1 and array is not None:
-        return array
-    kind = dtype_named(dtype)
-    size = math.prod(shape) * kind.itemsize
-    # As bytes: a sum of floats over processes, which the broadcast is, turns -0.0 into 0.0.
-    data = np.zeros(size, np.uint8) if array is None else np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-    if size:
-        data = np.asarray(multihost_utils.broadcast_one_to_all(data))
-    return np.frombuffer(data.tobytes(), kind).reshape(shape)
 
 
 def dtype_named(name: str) -> np.dtype:

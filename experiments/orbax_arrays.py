@@ -1,4 +1,4 @@
-"""Named host arrays in a folder of orbax's: the only module that knows orbax, whose v1 interface is still experimental."""
+"""Named host arrays in a folder of orbax's: the only module that knows orbax, whose v1 interface is experimental."""
 
 import contextlib
 import logging
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments import host_arrays
@@ -16,6 +15,8 @@ def read_arrays(
     folder: str | os.PathLike[str], leaves: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of one step on the host, by dotted name; check the step with `manifest.verify` first.
+
+    Every process must call this: orbax numbers its operations, and numbers that differ make the next save hang.
 
     Args:
         folder: the folder of the step.
@@ -28,13 +29,7 @@ def read_arrays(
         for name, (dtype, shape) in leaves.items()
     }
     stored = {name: template for name, template in templates.items() if template.size}
-    context = _context()
-    # This process reads alone.
-    index = jax.process_index()
-    context.multiprocessing.primary_host = index
-    context.multiprocessing.active_processes = {index}
-    context.multiprocessing.barrier_sync_key_prefix = "load"
-    with context:
+    with _context():
         return templates | ocp.load(folder, stored)
 
 

@@ -3,8 +3,9 @@
 A signal only raises a flag; every loop (training, evaluation, export) polls it at its next boundary. Python runs its
 own handlers only between byte codes of the main thread, so nothing would happen during a long compilation. The
 interpreter's C handler however writes the signal's number to a pipe at once; a thread reads that pipe, raises the flag,
-and ends the process when the grace time is over or on a second Ctrl-C, whatever the main thread is doing. Leaving that
-way is safe: a checkpoint appears by one rename, and a half-written one is swept away at the next start.
+and ends the process when the grace time is over or on a second Ctrl-C, whatever the main thread is doing (short of C
+code that keeps the interpreter lock). Leaving that way is safe: a checkpoint appears by one rename, and a half-written
+one is swept away at the next start.
 """
 
 import os

@@ -77,10 +77,10 @@ def require_finite(where: str, name: str, values: np.ndarray) -> None:
     Raises:
         FormatError: naming the index of the first row that is not finite and how many there are.
     """
-    bad = ~np.isfinite(values).reshape(values.shape[0], -1).all(axis=1)
+    bad = np.any(~np.isfinite(values).reshape(values.shape[0], -1), axis=1)
     if bad.any():
         first = int(np.argmax(bad))
         raise FormatError(
-            f"{where}: row {first} has a non-finite {name} ({int(bad.sum())} such of {len(bad)} rows); "
+            f"{where}: row {first} has a non-finite {name} ({int(bad.sum())} such of {values.shape[0]} rows); "
             "remove these rows in the program that wrote the file"
         )

@@ -71,16 +71,19 @@ def ssim_map(
         raise ValueError(f"ssim needs images of at least 11 x 11 pixels, got {height} x {width}; use a larger image")
     margin = 0 if padding == "valid" else _REACH
     # Interleaved rows: sliding by one pixel is sliding by `channels` values, so no transposition is needed.
-    flat_a, flat_b = (image.reshape((*batch, height, width * channels)) for image in (a, b))
+    # Whole windows have variances that no constant changes: values around zero lose fewer digits in E[x^2] - E[x]^2.
+    shift = 0.5 if padding == "valid" else 0.0
+    flat_a, flat_b = (image.reshape((*batch, height, width * channels)) - shift for image in (a, b))
 
     def window(maps):
         return _window(maps, margin, channels)
 
     mean_a, mean_b = window(flat_a), window(flat_b)
     power, product = window(flat_a * flat_a + flat_b * flat_b), window(flat_a * flat_b)
-    means, squares = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
-    numerator = (2.0 * means + _C1) * (2.0 * (product - means) + _C2)
-    similarity = numerator / ((squares + _C1) * (power - squares + _C2))
+    covariance, variances = product - mean_a * mean_b, power - (mean_a * mean_a + mean_b * mean_b)
+    mean_a, mean_b = mean_a + shift, mean_b + shift
+    luminance = (2.0 * mean_a * mean_b + _C1) / (mean_a * mean_a + mean_b * mean_b + _C1)
+    similarity = luminance * (2.0 * covariance + _C2) / (variances + _C2)
     return similarity.reshape((*batch, height + 2 * margin - 2 * _REACH, width + 2 * margin - 2 * _REACH, channels))
 
 

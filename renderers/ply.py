@@ -57,7 +57,7 @@ def write_ply(path: str | os.PathLike[str], elements: dict[str, np.ndarray], com
     body = []
     for name, rows in elements.items():
         lines.append(f"element {name} {len(rows)}")
-        lines += [f"property {_NAMES[rows.dtype[field].str[1:]]} {field}" for field in rows.dtype.names]
+        lines += [f"property {_NAMES[rows.dtype[field].str[1:]]} {field}" for field in rows.dtype.names or ()]
         body.append(rows.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes())
     header = "\n".join([*lines, "end_header", ""]).encode("ascii")
     write_bytes_atomically(path, header + b"".join(body))
@@ -81,7 +81,7 @@ def read_points_ply(path: str | os.PathLike[str]) -> tuple[Float[np.ndarray, "p 
         xyz = np.stack([vertex[name].astype(np.float64) for name in "xyz"], axis=-1)
     require_finite(where, "position", xyz)
     fields = [f for f in (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
-              if set(f) <= set(vertex.dtype.names)]  # fmt: skip
+              if set(f) <= set(vertex.dtype.names or ())]  # fmt: skip
     if not fields:
         return xyz, None
     colors = np.stack([vertex[name].astype(np.float64) for name in fields[0]], axis=-1)

@@ -51,7 +51,7 @@ def _read_ragged(
         if all((rows[f"{i} length"] == lengths[i]).all() for i in lengths):
             scalars = np.zeros(element.count, element.dtype(order)) if keep else None
             for i, column in enumerate(element.columns):
-                if keep and column.count_type is None:
+                if scalars is not None and column.count_type is None:
                     scalars[column.name] = rows[f"{i}"]
             return scalars, offset + uniform.itemsize * element.count
     scalars = np.zeros(element.count, element.dtype(order)) if keep else None
@@ -60,7 +60,7 @@ def _read_ragged(
         lengths, offset = _row_extent(content, offset, element, order)
         for i, column in enumerate(element.columns if keep else ()):
             size = np.dtype(column.count_type or column.type).itemsize
-            if column.count_type is None:
+            if scalars is not None and column.count_type is None:
                 scalars[column.name][row] = np.frombuffer(content, order + column.type, 1, start)[0]
             start += size + lengths.get(i, 0) * np.dtype(column.type).itemsize
     return scalars, offset
@@ -107,7 +107,8 @@ def _ascii_rows(lines: list[bytes], element: Element) -> np.ndarray:
     if element.has_lists:
         lines = [_without_lists(line.split(), element) for line in lines]
     dtype = element.dtype("=")
-    width = len(dtype.names)
+    names = dtype.names or ()
+    width = len(names)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -121,7 +122,7 @@ def _ascii_rows(lines: list[bytes], element: Element) -> np.ndarray:
         )
     values = values.reshape(element.count, width)
     rows = np.zeros(element.count, dtype)
-    for i, name in enumerate(dtype.names):
+    for i, name in enumerate(names):
         if dtype[name].kind in "iu":
             limits = np.iinfo(dtype[name])
             fits = (values[:, i] >= limits.min) & (values[:, i] <= limits.max) & (values[:, i] % 1 == 0)

@@ -59,7 +59,8 @@ def read_images(folder: pathlib.Path) -> list[ImageRow]:
             raise InputError(f"{where}: the image name is longer than {MAX_NAME_BYTES} bytes")
         pose = _floats(where, words[1:8])
         _, camera_id = _integers(where, (words[0], words[8]))
-        images.append(ImageRow(name, camera_id, pose[:4], pose[4:]))
+        qw, qx, qy, qz, tx, ty, tz = pose
+        images.append(ImageRow(name, camera_id, (qw, qx, qy, qz), (tx, ty, tz)))
         next(lines, None)
     return images
 

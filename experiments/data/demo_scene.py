@@ -56,9 +56,12 @@ def _marble(points: Rays) -> Rays:
 
 def _checker(box: Box) -> Pattern:
     def pattern(points: Rays) -> Rays:
-        local = box.to_local(points - np.float32(box.center)[:, None])
+        local = box.to_local(points - np.asarray(box.center, np.float32)[:, None])
         # A small push off the faces: cells must not flicker where the surface lies on a cell border.
-        cells = np.floor((local * 0.999 + np.float32(box.half)[:, None]) * (2 / np.float32(box.half)[:, None]))
+        cells = np.floor(
+            (local * 0.999 + np.asarray(box.half, np.float32)[:, None])
+            * (2 / np.asarray(box.half, np.float32)[:, None])
+        )
         return _blend((cells.sum(axis=0) % 2).astype(np.float32), _TEAL, _CREAM)
 
     return pattern
@@ -66,9 +69,9 @@ def _checker(box: Box) -> Pattern:
 
 def _ring_stripes(torus: Torus) -> Pattern:
     def pattern(points: Rays) -> Rays:
-        local = points - np.float32(torus.center)[:, None]
-        axis = np.float32(torus.axis)
-        side = np.cross(axis, np.float32([0.0, 0.0, 1.0]))
+        local = points - np.asarray(torus.center, np.float32)[:, None]
+        axis = np.asarray(torus.axis, np.float32)
+        side = np.cross(axis, np.array([0.0, 0.0, 1.0], np.float32))
         side /= np.linalg.norm(side)
         angle = np.arctan2(np.cross(axis, side) @ local, side @ local)
         return _blend((np.floor(angle * (18 / (2 * np.pi))) % 2).astype(np.float32), _CORAL, _CREAM)
@@ -105,10 +108,10 @@ ITEMS = (
     Item(Sphere((0.62, 0.11, 0.48), 0.11), _plain(_ROSE), 0.45, (0.62, 0.11, 0.48, 0.11)),
 )
 
-_TO_LIGHT = np.float32([0.55, 0.80, 0.45]) / np.float32(np.linalg.norm([0.55, 0.80, 0.45]))
-_LIGHT = np.float32([1.00, 0.94, 0.84]) * np.float32(0.98)
-_SKY = np.float32([0.44, 0.49, 0.57])
-_BOUNCE = np.float32([0.34, 0.29, 0.24])
+_TO_LIGHT = np.array([0.55, 0.80, 0.45], np.float32) / np.linalg.norm(np.array([0.55, 0.80, 0.45], np.float32))
+_LIGHT = np.array([1.00, 0.94, 0.84], np.float32) * np.float32(0.98)
+_SKY = np.array([0.44, 0.49, 0.57], np.float32)
+_BOUNCE = np.array([0.34, 0.29, 0.24], np.float32)
 # Half-width of the sun in radians: four directions, one for each sample of a 2 x 2 pixel, make a soft edge.
 _SUN = 0.035
 
@@ -151,10 +154,10 @@ def shade(points: Rays, directions: Rays, item: np.ndarray, sample: np.ndarray) 
 
 
 def _unshadowed(points: Rays, facing: Distances, sample: np.ndarray) -> Distances:
-    side = np.cross(_TO_LIGHT, np.float32([0.0, 1.0, 0.0]))
+    side = np.cross(_TO_LIGHT, np.array([0.0, 1.0, 0.0], np.float32))
     side /= np.linalg.norm(side)
     up = np.cross(side, _TO_LIGHT)
-    offsets = np.float32([[-0.9, -0.4], [0.4, -0.9], [-0.4, 0.9], [0.9, 0.4]]) * _SUN
+    offsets = np.array([[-0.9, -0.4], [0.4, -0.9], [-0.4, 0.9], [0.9, 0.4]], np.float32) * _SUN
     suns = _TO_LIGHT + offsets @ np.stack([side, up]).astype(np.float32)
     suns = (suns / np.linalg.norm(suns, axis=1, keepdims=True)).astype(np.float32)
     visible = np.zeros_like(facing)
@@ -174,7 +177,7 @@ def _openness(points: Rays, normals: Rays, item: np.ndarray) -> Distances:
         *center, radius = other.ball
         if not radius:
             continue
-        x = np.float32(center)[:, None] - points
+        x = np.asarray(center, np.float32)[:, None] - points
         squared = np.maximum((x * x).sum(axis=0), np.float32(radius**2))
         cosine = np.clip((normals * x).sum(axis=0) / np.sqrt(squared), 0, 1)
         covered = cosine * np.float32(radius**2) / squared

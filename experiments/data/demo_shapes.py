@@ -47,7 +47,7 @@ class Sphere:
 
     def normals(self, points: Rays) -> Rays:
         """Outward unit normals at surface points."""
-        return (points - np.float32(self.center)[:, None]) / np.float32(self.radius)
+        return (points - np.asarray(self.center, np.float32)[:, None]) / np.float32(self.radius)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Box:
 
     def enter(self, origins: Rays, directions: Rays) -> Distances:
         """Distance to the first entry, infinity for a miss."""
-        start = self.to_local(origins - np.float32(self.center)[:, None])
+        start = self.to_local(origins - np.asarray(self.center, np.float32)[:, None])
         # Rays along a face would divide by zero.
         along = self.to_local(directions)
         inverse = 1 / np.where(np.abs(along) < 1e-7, np.float32(1e-7), along)
-        half = np.float32(self.half)[:, None]
+        half = np.asarray(self.half, np.float32)[:, None]
         first, second = (-half - start) * inverse, (half - start) * inverse
         near = np.minimum(first, second).max(axis=0)
         far = np.maximum(first, second).min(axis=0)
@@ -77,7 +77,10 @@ class Box:
 
     def normals(self, points: Rays) -> Rays:
         """Outward unit normals at surface points."""
-        local = self.to_local(points - np.float32(self.center)[:, None]) / np.float32(self.half)[:, None]
+        local = (
+            self.to_local(points - np.asarray(self.center, np.float32)[:, None])
+            / np.asarray(self.half, np.float32)[:, None]
+        )
         face = np.abs(local).argmax(axis=0)
         flat = np.zeros_like(local)
         np.put_along_axis(flat, face[None], np.sign(np.take_along_axis(local, face[None], 0)), 0)
@@ -111,7 +114,7 @@ class Cylinder:
 
     def normals(self, points: Rays) -> Rays:
         """Outward unit normals at surface points."""
-        x, y, z = points - np.float32(self.base)[:, None]
+        x, y, z = points - np.asarray(self.base, np.float32)[:, None]
         radial = np.sqrt(x * x + z * z)
         to_side, to_top, to_bottom = np.abs(radial - self.radius), np.abs(y - self.height), np.abs(y)
         on_side = to_side < np.minimum(to_top, to_bottom)
@@ -132,7 +135,7 @@ class Torus:
     def enter(self, origins: Rays, directions: Rays) -> Distances:
         """Distance to the first entry by sphere tracing inside the ring's bounding ball, infinity for a miss."""
         result = np.full(directions.shape[1], np.inf, np.float32)
-        x = np.broadcast_to(origins - np.float32(self.center)[:, None], directions.shape)
+        x = np.broadcast_to(origins - np.asarray(self.center, np.float32)[:, None], directions.shape)
         along = (x * directions).sum(axis=0)
         reach = along * along - (x * x).sum(axis=0) + np.float32((self.major + self.minor) ** 2)
         rays = np.flatnonzero((reach > 0) & (along < np.sqrt(np.maximum(reach, 0))))
@@ -152,13 +155,13 @@ class Torus:
 
     def normals(self, points: Rays) -> Rays:
         """Outward unit normals at surface points."""
-        local = points - np.float32(self.center)[:, None]
-        axis = np.float32(self.axis)[:, None]
+        local = points - np.asarray(self.center, np.float32)[:, None]
+        axis = np.asarray(self.axis, np.float32)[:, None]
         flat = local - (local * axis).sum(axis=0) * axis
         outward = local - flat * (np.float32(self.major) / np.maximum(np.linalg.norm(flat, axis=0), 1e-6))
         return outward / np.maximum(np.linalg.norm(outward, axis=0), np.float32(1e-6))
 
     def _gap(self, local: Rays) -> Distances:
-        height = (local * np.float32(self.axis)[:, None]).sum(axis=0)
+        height = (local * np.asarray(self.axis, np.float32)[:, None]).sum(axis=0)
         ring = np.sqrt(np.maximum((local * local).sum(axis=0) - height * height, 0)) - np.float32(self.major)
         return np.sqrt(ring * ring + height * height) - np.float32(self.minor)

@@ -138,7 +138,7 @@ def _decoded(view: View, content: bytes, mask: bytes | None, size: tuple[int, in
     image = decode_image(content, view.path)
     if image.shape[:2] != size:
         raise InputError(f"{view.path}: the image changed while it was read")
-    return image if mask is None else with_mask(image, mask, view.mask_path)
+    return image if mask is None or view.mask_path is None else with_mask(image, mask, view.mask_path)
 
 
 def _file(path: pathlib.Path) -> bytes:

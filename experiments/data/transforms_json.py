@@ -133,16 +133,16 @@ def _missing_extension(path: pathlib.Path) -> str:
 def _intrinsics(
     where: str, frame: dict[str, Any], document: dict[str, Any]
 ) -> tuple[Lens | None, tuple[int, int] | None, tuple[float, float | None] | None]:
-    def number(key: str, default: float | None = None) -> float | None:
+    def number(key: str) -> float | None:
         value = frame.get(key, document.get(key))
-        return default if value is None else _number(f"{where}: {key}", value)
+        return None if value is None else _number(f"{where}: {key}", value)
 
     model = frame.get("camera_model", document.get("camera_model", "PERSPECTIVE"))
     if not isinstance(model, str) or model not in _PERSPECTIVE_MODELS | _FISHEYE_MODELS:
         known = ", ".join(sorted(_PERSPECTIVE_MODELS | _FISHEYE_MODELS))
         raise InputError(f"{where}: the camera model {str(model)[:40]!r} is not supported; known are {known}")
     is_fisheye = frame.get("is_fisheye", document.get("is_fisheye")) is True or model in _FISHEYE_MODELS
-    coefficients = tuple(number(key, 0.0) for key in (_FISHEYE if is_fisheye else _BROWN))
+    coefficients = tuple(number(key) or 0.0 for key in (_FISHEYE if is_fisheye else _BROWN))
     width, height = number("w"), number("h")
     size = None
     if width is not None and height is not None:
@@ -172,10 +172,11 @@ def _intrinsics(
     if not (0 < fx < 1e8 and 0 < fy < 1e8):
         raise InputError(f"{where}: focal lengths must be positive pixels, got fl_x {fx:g} and fl_y {fy:g}")
     cx, cy = number("cx"), number("cy")
-    if (cx is None or cy is None) and size is None:
-        raise InputError(f"{where}: fl_x is given without the image's centre; add w and h, or cx and cy")
-    principal = (0.5 * size[1] if cx is None else cx, 0.5 * size[0] if cy is None else cy)
-    return Lens("fisheye" if is_fisheye else "pinhole", (fx, fy), principal, coefficients), size, None
+    if cx is None or cy is None:
+        if size is None:
+            raise InputError(f"{where}: fl_x is given without the image's centre; add w and h, or cx and cy")
+        cx, cy = 0.5 * size[1] if cx is None else cx, 0.5 * size[0] if cy is None else cy
+    return Lens("fisheye" if is_fisheye else "pinhole", (fx, fy), (cx, cy), coefficients), size, None
 
 
 def _matrix(where: str, rows: Any) -> np.ndarray:

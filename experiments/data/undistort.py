@@ -129,7 +129,7 @@ def _photographed(lens: Lens, ideal: Float[np.ndarray, "*n 2"]) -> Float[np.ndar
     coefficients = jnp.asarray(lens.coefficients, jnp.float32)
     distort = _distort_brown if lens.model == "pinhole" else _distort_fisheye
     distorted = np.asarray(distort(coefficients, jnp.asarray(ideal, jnp.float32)))
-    return distorted * np.float32(lens.focal) + np.float32(lens.principal)
+    return distorted * np.array(lens.focal, np.float32) + np.array(lens.principal, np.float32)
 
 
 @jax.jit

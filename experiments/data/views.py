@@ -66,6 +66,7 @@ def lens_in_pixels(view: View, size: tuple[int, int]) -> Lens:
     height, width = size
     lens = view.lens
     if lens is None:
+        assert view.field_of_view is not None
         angle_x, angle_y = view.field_of_view
         fx = 0.5 * width / np.tan(0.5 * angle_x)
         fy = fx if angle_y is None else 0.5 * height / np.tan(0.5 * angle_y)

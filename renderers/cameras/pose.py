@@ -131,12 +131,14 @@ def orthonormalise(a_from_b: Float[Array, "*n 4 4"]) -> Float[Array, "*n 4 4"]:
     dropped; a mirroring stays one. The 3x3 must be invertible.
     """
     matrix, translation = to_parts(a_from_b)
-    for _ in range(_POLAR_STEPS):
+
+    def step(_, matrix):
         inverse = _inverse_transpose(matrix)
         # The fourth root of |inverse|^2 / |matrix|^2 balances large and small singular values.
         scale = (jnp.sum(inverse**2, (-1, -2), keepdims=True) / jnp.sum(matrix**2, (-1, -2), keepdims=True)) ** 0.25
-        matrix = 0.5 * (scale * matrix + inverse / scale)
-    return from_parts(matrix, translation)
+        return 0.5 * (scale * matrix + inverse / scale)
+
+    return from_parts(jax.lax.fori_loop(0, _POLAR_STEPS, step, matrix), translation)
 
 
 def matrix_from_quaternion(quaternion: Float[Array, "*n 4"]) -> Float[Array, "*n 3 3"]:

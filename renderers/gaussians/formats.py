@@ -5,6 +5,7 @@
 | .ply | 3DGS columns; PlayCanvas compressed, by content | 3DGS columns | yes, to the bit |
 | .compressed.ply | as .ply | PlayCanvas compressed | no |
 | .splat | antimatter15 | the same; degree 0 | no |
+| .sog, folder | PlayCanvas SOG version 2, archive or folder with meta.json | .sog archives | no |
 | .spz | Niantic, versions 1 to 4, axes turned to those of .ply | version 3 | no |
 """
 
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable
 
 from renderers.files import FormatError
-from renderers.gaussians.codecs import compressed_ply, splat, splat_ply, spz
+from renderers.gaussians.codecs import compressed_ply, sog, splat, splat_ply, spz
 from renderers.gaussians.gaussians import Gaussians
 from renderers.ply import read_ply
 
@@ -23,7 +24,7 @@ def read_splats(path: str | os.PathLike[str]) -> Gaussians:
     """Reads a splat scene.
 
     Args:
-        path: the file; its suffix tells the format.
+        path: the file, whose suffix tells the format, or an unpacked SOG folder.
 
     Returns:
         float32 Gaussians in the file's own world frame, in the file's order; quaternions of `.ply` files keep their
@@ -36,6 +37,8 @@ def read_splats(path: str | os.PathLike[str]) -> Gaussians:
     for suffix, (read, _) in _FORMATS.items():
         if name.endswith(suffix):
             return read(path)
+    if os.path.isfile(os.path.join(path, "meta.json")):
+        return sog.read(path)
     raise _unknown(path)
 
 
@@ -75,6 +78,7 @@ _Codec = tuple[Callable[[str | os.PathLike[str]], Gaussians], Callable[[str | os
 _FORMATS: dict[str, _Codec] = {
     ".compressed.ply": (_read_any_ply, compressed_ply.write),
     ".ply": (_read_any_ply, splat_ply.write),
+    ".sog": (sog.read, sog.write),
     ".splat": (splat.read, splat.write),
     ".spz": (spz.read, spz.write),
 }

@@ -12,6 +12,7 @@ XLA hands a handler one pointer, an XLA_FFI_CallFrame. The layouts below are tho
 
 import ctypes
 import importlib
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -19,6 +20,8 @@ import numba as nb
 import numpy as np
 from numba import carray, types
 from numba.core import cgutils
+
+from renderers.kernels.jit_numba import njit
 
 _METADATA_EXTENSION = 1
 _API_MAJOR, _API_MINOR = 0, 3
@@ -34,13 +37,13 @@ def _as_pointer(typing_context, address):
     return types.voidptr(types.intp), generate
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _words(address, count):
     """The 8-byte words at an address."""
     return carray(_as_pointer(address), (count,), dtype=np.int64)
 
 
-@nb.njit
+@njit()
 def answered_metadata(frame):
     """Answer XLA's question for the API version, which it asks once before the first call; False if this is a real call."""
     extension = _words(frame, 2)[1]
@@ -53,36 +56,36 @@ def answered_metadata(frame):
     return True
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _buffer(frame, base, index):
     return _words(_words(_words(frame, 15)[base + 4], index + 1)[index], 6)
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def argument(frame, index):
     """Address of the data of an argument."""
     return _buffer(frame, 5, index)[3]
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def result(frame, index):
     """Address of the data of a result."""
     return _buffer(frame, 10, index)[3]
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def argument_dim(frame, index, axis):
     """Length of an axis of an argument."""
     return _words(_buffer(frame, 5, index)[5], axis + 1)[axis]
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def result_dim(frame, index, axis):
     """Length of an axis of a result."""
     return _words(_buffer(frame, 10, index)[5], axis + 1)[axis]
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def floats(address, shape):
     """float32 array over memory that XLA owns."""
     return carray(_as_pointer(address), shape, dtype=np.float32)
@@ -99,7 +102,7 @@ def register(name: str, handler: Callable[[int], int]) -> None:
     """
     nb.config.THREADING_LAYER = "threadsafe"
     nb.get_num_threads()  # starts the threads: code loaded from the disk cache refers to symbols that this defines
-    compiled = nb.cfunc(types.intp(types.intp), cache=True)(handler)
+    compiled = nb.cfunc(types.intp(types.intp), cache=True)(inspect.unwrap(handler))
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     capsule = new(compiled.address, b"xla._CUSTOM_CALL_TARGET", None)

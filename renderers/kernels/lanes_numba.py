@@ -8,10 +8,11 @@ loop by alias checks and ran 2-4x slower.
 import math
 import operator
 
-import numba as nb
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
+
+from renderers.kernels.jit_numba import njit
 
 WIDTH = 16
 
@@ -211,7 +212,7 @@ for _symbol, _instruction in (
     _overload_operator(_symbol, _arithmetic(_instruction))
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def clamp(a, low, high):
     """Lanes limited to low .. high (lanes)."""
     raised = where_greater(a, low, a, low)

@@ -1,4 +1,4 @@
-"""R7: a full disk leaves the older steps intact; training goes on; the end is 74 only if the last state is not saved."""
+"""R7: a full disk leaves the older steps intact; training goes on; it ends with 74 if the last state is not saved."""
 
 import contextlib
 import os

@@ -162,7 +162,8 @@ def _program(config: ToyConfig, stop):
         time.sleep(config.step_seconds)
         if config.linger_in == "train" and int(step) == 12:
             _say("train")
-            _linger(stop)
+            if jax.process_index() == jax.process_count() - 1:
+                _linger(stop)
         return update(state, batch, step, fraction)
 
     def reshape(state, aux, step):

@@ -14,6 +14,7 @@ import os
 import numpy as np
 
 from renderers.files import FormatError, require_finite
+from renderers.gaussians.codecs import smallest_three
 from renderers.gaussians.codecs.columns import (
     COEFFICIENTS,
     Columns,
@@ -33,6 +34,8 @@ _LOG_SCALE_LIMIT = 20.0
 _SH_RANGE = 8.0
 
 
+# Damaged floats may be signalling NaNs, which warn when they are converted; they are refused at the end.
+@np.errstate(invalid="ignore", over="ignore")
 def from_elements(path: str | os.PathLike[str], elements: dict[str, np.ndarray]) -> Gaussians:
     """Builds the record from the `chunk`, `vertex` and `sh` elements.
 
@@ -159,25 +162,13 @@ def _pack_11_10_11(fractions: np.ndarray) -> np.ndarray:
     return levels[:, 0] << 21 | levels[:, 1] << 11 | levels[:, 2]
 
 
-# _OTHERS[i]: the three components that remain when component i is the largest.
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
-
-
 def _unpack_rotation(packed: np.ndarray) -> np.ndarray:
-    largest = (packed >> 30).astype(np.int64)
     others = (np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=-1) / 1023 - 0.5) * np.sqrt(2)
-    quaternions = np.zeros((len(packed), 4))
-    np.put_along_axis(quaternions, _OTHERS[largest], others, axis=1)
-    rest = np.sqrt(np.maximum(0, 1 - np.sum(others**2, axis=1)))
-    np.put_along_axis(quaternions, largest[:, None], rest[:, None], axis=1)
-    return unit_quaternions(quaternions)
+    return smallest_three.join((packed >> 30).astype(np.int64), others)
 
 
 def _pack_rotation(quaternions: np.ndarray) -> np.ndarray:
-    unit = unit_quaternions(quaternions.astype(np.float64))
-    largest = np.argmax(np.abs(unit), axis=1)
-    unit = unit * np.where(np.take_along_axis(unit, largest[:, None], axis=1) < 0, -1, 1)
-    others = np.take_along_axis(unit, _OTHERS[largest], axis=1)
+    largest, others = smallest_three.split(unit_quaternions(quaternions.astype(np.float64)))
     levels = np.clip(np.round((others / np.sqrt(2) + 0.5) * 1023), 0, 1023).astype(np.uint32)
     return largest.astype(np.uint32) << 30 | levels[:, 0] << 20 | levels[:, 1] << 10 | levels[:, 2]
 

@@ -26,6 +26,8 @@ _RECORD = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4)
 _SMALLEST_SCALE = 1e-10
 
 
+# Damaged floats may be signalling NaNs, which warn when they are converted; they are refused at the end.
+@np.errstate(invalid="ignore", over="ignore")
 def read(path: str | os.PathLike[str]) -> Gaussians:
     """Reads a `.splat` file as degree 0.
 

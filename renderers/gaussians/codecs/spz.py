@@ -15,6 +15,7 @@ Facts from shared/specs/renderers/file_formats.md section 3.
 
 import gzip
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -23,6 +24,7 @@ import numpy as np
 import zstandard
 
 from renderers.files import FormatError, read_bytes, write_bytes_atomically
+from renderers.gaussians.codecs import smallest_three
 from renderers.gaussians.codecs.columns import (
     Columns,
     from_record,
@@ -39,13 +41,14 @@ _COLOR_SCALE = 0.15
 # No honest file shrinks further; beyond it, the header lies or the stream is a bomb.
 _LARGEST_RATIO, _ALWAYS_ALLOWED = 32, 64 << 20
 _FLIP = np.array([1.0, -1.0, -1.0])
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 
 
 class _Bad(Exception):
     """What is wrong with the file; the caller adds its name."""
 
 
+# Damaged floats may be signalling NaNs, which warn when they are converted; they are refused at the end.
+@np.errstate(invalid="ignore", over="ignore")
 def read(path: str | os.PathLike[str]) -> Gaussians:
     """Reads a `.spz` file into the axes of PLY files.
 
@@ -133,7 +136,13 @@ def _unpack(content: bytes) -> tuple[int, int, int, int, list[bytes]]:
     if len(body) < sum(sizes):
         raise _Bad(f"{count} splats need {sum(sizes)} bytes, {len(body)} are there")
     ends = np.cumsum(sizes)
-    return version, count, degree, bits, [body[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    return (
+        version,
+        count,
+        degree,
+        bits,
+        [body[end - size : end] for end, size in zip(ends.tolist(), sizes, strict=True)],
+    )
 
 
 def _header(content: bytes) -> tuple[int, int, int, int, int]:
@@ -198,21 +207,13 @@ def _rotations_of_bytes(block: bytes) -> np.ndarray:
 
 def _rotations_of_words(block: bytes) -> np.ndarray:
     words = np.frombuffer(block, "<u4")
-    largest = (words >> 30).astype(np.int64)
     fields = np.stack([words >> shift & 1023 for shift in (20, 10, 0)], axis=-1)
     others = (fields & 511) / 511 * np.where(fields >> 9 & 1, -1, 1) * np.sqrt(0.5)
-    xyzw = np.zeros((len(words), 4))
-    np.put_along_axis(xyzw, _OTHERS[largest], others, axis=1)
-    rest = np.sqrt(np.maximum(0, 1 - (others**2).sum(axis=1)))
-    np.put_along_axis(xyzw, largest[:, None], rest[:, None], axis=1)
-    return unit_quaternions(xyzw[:, [3, 0, 1, 2]])
+    return smallest_three.join((words >> 30).astype(np.int64), others)[:, [3, 0, 1, 2]]
 
 
 def _words_of_rotations(quaternions: np.ndarray) -> np.ndarray:
-    xyzw = unit_quaternions(quaternions.astype(np.float64))[:, [1, 2, 3, 0]]
-    largest = np.argmax(np.abs(xyzw), axis=1)
-    xyzw = xyzw * np.where(np.take_along_axis(xyzw, largest[:, None], axis=1) < 0, -1, 1)
-    others = np.take_along_axis(xyzw, _OTHERS[largest], axis=1)
+    largest, others = smallest_three.split(unit_quaternions(quaternions.astype(np.float64))[:, [1, 2, 3, 0]])
     magnitude = np.clip(np.round(np.abs(others) * np.sqrt(2) * 511), 0, 511).astype(np.uint32)
     fields = magnitude | (others < 0).astype(np.uint32) << 9
     return (largest.astype(np.uint32) << 30 | fields[:, 0] << 20 | fields[:, 1] << 10 | fields[:, 2]).astype("<u4")

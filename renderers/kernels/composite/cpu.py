@@ -13,6 +13,7 @@ import numpy as np
 
 from renderers.kernels.composite.cpu_tiles import bin_tiles
 from renderers.kernels.composite.reference import ALPHA_THRESHOLD, MAX_ALPHA, MIN_TRANSMITTANCE
+from renderers.kernels.jit_numba import njit
 from renderers.kernels.lanes_numba import (
     absolute,
     any_positive,
@@ -38,14 +39,14 @@ _PARTS = 8  # ranges of Gaussians that gradients are summed over in parallel
 GEOMETRY = 8  # columns of a gradient row before the features: mean (2), conic (3), opacity, |mean| (2)
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _spread(i, tiles):
     """A permutation of the tiles that deals neighbours, whose work is alike, to different threads."""
     half = (tiles + 1) // 2
     return 2 * i if i < half else 2 * (i - half) + 1
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _row_range(mean_y, extent_y):
     """First and one-past-last row of a tile within the Gaussian's extent."""
     low = max(np.float32(math.ceil(mean_y - extent_y - np.float32(0.01))), _ZERO)
@@ -53,7 +54,7 @@ def _row_range(mean_y, extent_y):
     return np.int64(low), np.int64(high) + 1
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _blend(sigma, opacity, front):
     """Alpha before clamping, after clamping and dropping, weight, and transmittance behind (negated once stopped)."""
     zero = splat(_ZERO)
@@ -66,7 +67,7 @@ def _blend(sigma, opacity, front):
     return raw, alpha, weight, where_greater(behind, stop, behind, _ZERO - absolute(front))
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _all_stopped(state, stride):
     for y in range(TILE):
         if any_positive(load(state, y * stride)):
@@ -74,7 +75,7 @@ def _all_stopped(state, stride):
     return True
 
 
-@nb.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def forward(means, conics, opacities, features, extents, depths, image, final):
     """Fill the image [h, w, c] and the final transmittance [h, w]."""
     height, width, channels = image.shape
@@ -113,7 +114,7 @@ def forward(means, conics, opacities, features, extents, depths, image, final):
                     image[top + y, left + x, channel] = state[y * stride + TILE + channel * TILE + x]
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _load_tile(state, stride, top, left, image, final, g_image, g_final):
     """Rows of transmittance, of the output's inner product with its cotangents still to come (all), and of cotangents."""
     height, width, channels = image.shape
@@ -133,7 +134,7 @@ def _load_tile(state, stride, top, left, image, final, g_image, g_final):
             state[at + TILE] = to_come
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _sum_by_gaussian(ids, per_row, out):
     """Sum the rows of each Gaussian in list order; each part owns a range of Gaussians, so that the order is fixed."""
     n, width = out.shape
@@ -147,7 +148,7 @@ def _sum_by_gaussian(ids, per_row, out):
                     out[j, column] += per_row[k, column]
 
 
-@nb.njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def backward(means, conics, opacities, features, extents, depths, image, final, g_image, g_final, out):
     """Fill out [n, 8 + c]: gradients of mean (2), conic (3), opacity, |gradient| of the mean (2), features (c)."""
     height, width, channels = image.shape

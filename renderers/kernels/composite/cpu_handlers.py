@@ -4,16 +4,16 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numba as nb
 from jaxtyping import Array, Float
 
 from renderers.kernels import ffi_numba as ffi
 from renderers.kernels.composite import cpu
+from renderers.kernels.jit_numba import njit
 
 FORWARD, BACKWARD = "galatea_composite_forward", "galatea_composite_backward"
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _inputs(frame):
     """means2d, conics, opacities, features, extents, depths: the first six arguments of both calls."""
     n, channels = ffi.argument_dim(frame, 3, 0), ffi.argument_dim(frame, 3, 1)

@@ -8,6 +8,7 @@ import math
 import numba as nb
 import numpy as np
 
+from renderers.kernels.jit_numba import njit
 from renderers.kernels.tiling import TILE
 
 _BITS = 11  # of the key a radix pass sorts by; 3 passes cover a float32
@@ -17,7 +18,7 @@ _ZERO, _HALF, _TWO = np.float32(0), np.float32(0.5), np.float32(2)
 _SLACK = np.float32(0.01)  # pixels by which the overlap test errs on the safe side of rounding
 
 
-@nb.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def depth_order(depths, extents):
     """Indices of visible Gaussians (positive extents) from near to far; equal depths keep their order."""
     n = depths.shape[0]
@@ -52,12 +53,12 @@ def depth_order(depths, extents):
     return order
 
 
-@nb.njit(inline="always")
+@njit(inline="always")
 def _clamp(value, limit):
     return min(max(value, 0), limit)
 
 
-@nb.njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True, inline="always")
 def tile_span(row, i, means, conics, extents, level, columns):
     """First and one-past-last tile of a row of tiles that the ellipse a dx^2 + 2 b dx dy + c dy^2 = 2 level meets.
 
@@ -82,7 +83,7 @@ def tile_span(row, i, means, conics, extents, level, columns):
     return _clamp(first, columns), _clamp(last, columns)
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, nogil=True, cache=True)
 def _spans(order, means, conics, opacities, extents, rows, columns):
     """Tile spans of every Gaussian's rows of tiles: spans[starts[k] + r] for the r-th row from first_row[k]."""
     count = order.shape[0]
@@ -104,7 +105,7 @@ def _spans(order, means, conics, opacities, extents, rows, columns):
     return first_row, starts, spans
 
 
-@nb.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def bin_tiles(means, conics, opacities, extents, depths, rows, columns):
     """Intersections by tile and depth.
 

@@ -215,11 +215,15 @@ def test_degenerate_points_give_finite_values_and_gradients(name):
 def test_float32_stays_float32_under_x64(name):
     with jax.enable_x64(True):
         camera = make_camera(name, jnp.float32)
-        pixels, depth = _project(camera, world_points(camera))
-        results = [pixels, depth, _unproject(camera, pixels, depth), cameras.intrinsic_matrix(camera)]
-        results += [cameras.camera_center(camera), _directions(camera, pixels)[0]]
-        results += jax.tree.leaves((cameras.resize(camera, (5, 7)), cameras.crop(camera, 1, 2, (3, 4))))
-        assert {leaf.dtype for leaf in results} == {jnp.dtype("float32")}
+
+        def everything(camera, points):
+            pixels, depth = cameras.project(camera, points)
+            results = [pixels, depth, cameras.unproject(camera, pixels, depth), cameras.intrinsic_matrix(camera)]
+            results += [cameras.camera_center(camera), cameras.viewing_directions(camera, pixels)[0]]
+            return results + [cameras.resize(camera, (5, 7)), cameras.crop(camera, 1, 2, (3, 4))]
+
+        shapes = jax.eval_shape(everything, camera, jnp.zeros((5, 3), jnp.float32))
+        assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
 def test_record_is_a_pytree_with_static_size_and_model():

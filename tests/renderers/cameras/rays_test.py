@@ -113,7 +113,7 @@ def test_gradients_of_rays_to_the_camera(name):
 @pytest.mark.parametrize("name", LENSES)
 def test_float32_stays_float32_under_x64(name):
     with jax.enable_x64(True):
-        rays = _camera_rays(make_camera(name, jnp.float32))
+        rays = jax.eval_shape(camera_rays, make_camera(name, jnp.float32))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(rays)} == {"float32", "bool"}
 
 

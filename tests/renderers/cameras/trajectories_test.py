@@ -15,6 +15,7 @@ from tests.helpers.gradients import assert_finite_gradients
 
 _look_at = jax.jit(paths.look_at)
 _orbit_pose = jax.jit(paths.orbit_pose)
+_exponentials = jax.jit(jax.vmap(se3_exp))
 _path = jax.jit(paths.interpolate_path, static_argnames=("num_views", "closed", "interpolation", "even_speed"))
 
 
@@ -162,7 +163,7 @@ def test_fibonacci_cameras_are_spread_more_evenly_than_random_ones(key):
 def keyframes(num=5, seed=0):
     rng = np.random.default_rng(seed)
     deltas = np.cumsum(rng.normal(size=(num, 6)) * [0.4, 0.4, 0.4, 1.0, 1.0, 1.0], axis=0)
-    return jax.vmap(se3_exp)(jnp.asarray(deltas))
+    return _exponentials(jnp.asarray(deltas))
 
 
 @pytest.mark.parametrize("interpolation", ["smooth", "linear"])
@@ -208,12 +209,12 @@ def test_even_speed_makes_equal_steps():
         poses = keyframes(6, seed=3)
         lengths = {}
         for even in (True, False):
-            path = _path(poses, num_views=60, even_speed=even)
+            path = _path(poses, num_views=120, even_speed=even)
             lengths[even] = np.linalg.norm(np.diff(centers_of(path), axis=0), axis=-1)
             assert_close(path[jnp.asarray([0, -1])], poses[jnp.asarray([0, -1])], atol=1e-10)
         spread = {even: steps.max() / steps.min() for even, steps in lengths.items()}
-        assert spread[True] < 1.05 < 2.0 < spread[False]
-        turning = jax.vmap(se3_exp)(jnp.asarray([[0.0, a, 0.0, 0.0, 0.0, 0.0] for a in (0.0, 0.5, 1.0)]))
+        assert spread[True] < 1.04 < 2.0 < spread[False]  # chords are a little shorter than arcs in bends
+        turning = _exponentials(jnp.asarray([[0.0, a, 0.0, 0.0, 0.0, 0.0] for a in (0.0, 0.5, 1.0)]))
         assert np.isfinite(_path(turning, num_views=9, even_speed=True)).all()
 
 
@@ -225,12 +226,12 @@ def test_a_path_needs_two_poses():
 def test_float32_stays_float32_under_x64(key):
     with jax.enable_x64(True):
         poses = keyframes().astype(jnp.float32)
-        results = [
-            paths.orbit(3, 2.0, elevation=0.1),
-            paths.random_hemisphere(key, 3, 2.0),
-            paths.fibonacci_hemisphere(3, 2.0),
-            paths.spiral(poses[0], 3, radii=jnp.ones(3, jnp.float32), focus_depth=1.0),
-            paths.average_pose(poses),
-            paths.interpolate_path(poses, 4, even_speed=True),
+        functions = [
+            lambda: paths.orbit(3, 2.0, elevation=0.1),
+            lambda: paths.random_hemisphere(key, 3, 2.0),
+            lambda: paths.fibonacci_hemisphere(3, 2.0),
+            lambda: paths.spiral(poses[0], 3, radii=jnp.ones(3, jnp.float32), focus_depth=1.0),
+            lambda: paths.average_pose(poses),
+            lambda: paths.interpolate_path(poses, 4, even_speed=True),
         ]
-        assert {result.dtype for result in results} == {jnp.dtype("float32")}
+        assert {jax.eval_shape(function).dtype for function in functions} == {jnp.dtype("float32")}

@@ -1,12 +1,13 @@
 """Damaged splat files: a FormatError or a scene, quickly, without large allocations (reliability.md R3)."""
 
 import pathlib
+import tempfile
 import time
 import tracemalloc
 
 import pytest
 
-from renderers.gaussians.formats import FormatError, read_splats
+from renderers.gaussians.formats import FormatError, read_splats, write_splats
 from tests.helpers.mutants import mutants
 
 FIXTURES = pathlib.Path(__file__).parents[2] / "fixtures" / "splats"
@@ -22,7 +23,19 @@ ORIGINALS = {
     "binary.ply": lambda: (FIXTURES / "playbot.ply").read_bytes()[:20_000],
     "whole.ply": lambda: (FIXTURES / "playbot.ply").read_bytes(),
     "a.compressed.ply": lambda: (FIXTURES / "playbot.compressed.ply").read_bytes(),
+    "a.splat": lambda: (FIXTURES / "minimal.splat").read_bytes(),
+    "raw.spz": lambda: (FIXTURES / "minimal-raw.spz").read_bytes(),
+    "v3.spz": lambda: (FIXTURES / "minimal-v3.spz").read_bytes(),
+    "v4.spz": lambda: (FIXTURES / "minimal-v4.spz").read_bytes(),
+    "a.sog": lambda: _archive(),
 }
+
+
+def _archive() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "a.sog"
+        write_splats(path, read_splats(FIXTURES / "playbot.ply"))
+        return path.read_bytes()
 
 
 def _survives(path: pathlib.Path, original: bytes, count: int) -> None:

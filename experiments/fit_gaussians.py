@@ -1,0 +1,94 @@
+"""Photographs with poses in, a Gaussian splat scene and its held-out quality out.
+
+    python -m experiments.fit_gaussians --data=demo
+    python -m experiments.fit_gaussians --data=path/to/capture --holdout=8 --max_seconds=300
+
+Leaves splats.ply (in the capture's own frame), renders of the held-out views, turntable.mp4, report.html, metrics.json.
+"""
+
+import dataclasses
+
+from experiments import errors, flags
+from experiments.splats.settings import FitConfig
+
+Config = FitConfig
+
+
+def main(config: FitConfig) -> int:
+    """Fit Gaussians to a capture."""
+    from experiments import preemption
+
+    with preemption.StopSignal() as stop:
+        return _run(config, stop)
+
+
+def _run(config: FitConfig, stop) -> int:
+    from experiments import checkpoints, metrics, progress, runtime, train_loop, workdir
+
+    processes = runtime.setup(config.runtime)
+    folder = workdir.open_workdir(
+        "fit_gaussians",
+        config.workdir,
+        resume=config.resume,
+        config=flags.to_dict(config),
+        process_index=processes.index,
+        process_count=processes.count,
+    )
+    first = processes.index == 0
+    fit = _prepare(config, stop, quiet=not first)
+    with checkpoints.Checkpoints(folder / "checkpoints") as saved:
+        start = train_loop.resume_or_init(saved, resume=config.resume, init=fit.init, make_target=fit.make_target)
+        fit.capacity = start.aux["intersections"]
+        with (
+            metrics.MetricWriter(
+                folder, restored_step=start.step if start.resumed else None, process_index=processes.index
+            ) as writer,
+            progress.Progress(
+                config.steps,
+                description="fit",
+                start=start.step,
+                max_seconds=config.max_seconds,
+                enabled=first,
+                spent_seconds=start.aux.get("seconds", 0.0),
+            ) as bar,
+            runtime.Watchdog(config.runtime.watchdog_seconds if processes.count > 1 else 0) as watchdog,
+        ):
+            finished = train_loop.train(
+                start,
+                num_steps=config.steps,
+                max_seconds=config.max_seconds,
+                program=fit.program(),
+                cadence=config.cadence,
+                checkpoints=saved,
+                writer=writer,
+                progress=bar,
+                stop=stop,
+                watchdog=watchdog,
+            )
+    if finished.stopped:
+        return errors.EXIT_STOPPED
+    if first:
+        fit.export(folder, finished)
+    stop.exit_if_requested()
+    return errors.EXIT_OK
+
+
+def _prepare(config: FitConfig, stop, *, quiet: bool):
+    from experiments.data.captures import load_capture
+    from experiments.splats.fit import Fit
+
+    capture = load_capture(
+        config.data,
+        downscale=config.downscale,
+        poses=config.poses,
+        allow_external_paths=config.allow_external_paths,
+    )
+    fit = Fit(capture, config, stop)
+    if not quiet:
+        for note in (*capture.notes, *fit.notes):
+            print(note, flush=True)
+    return fit
+
+
+if __name__ == "__main__":
+    flags.run(main, Config())
