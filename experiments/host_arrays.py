@@ -24,7 +24,7 @@ def host_copies(state: Any) -> dict[str, np.ndarray]:
     """
     named = [(finite.leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]]
     for name, leaf in named:
-        if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.extended):
+        if jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.extended):
             raise TypeError(f"{name} is a PRNG key; keep keys out of the state, derive them from the seed and the step")
         if isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
             leaf.copy_to_host_async()

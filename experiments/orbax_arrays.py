@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,9 +11,7 @@ import numpy as np
 from experiments import host_arrays
 
 
-def read_arrays(
-    folder: str | os.PathLike[str], leaves: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> dict[str, np.ndarray]:
+def read_arrays(folder: pathlib.Path, leaves: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
     """Reads the arrays of one step on the host, by dotted name; check the step with `manifest.verify` first.
 
     Every process must call this: orbax numbers its operations, and numbers that differ make the next save hang.
@@ -30,7 +28,7 @@ def read_arrays(
     }
     stored = {name: template for name, template in templates.items() if template.size}
     with _context():
-        return templates | ocp.load(folder, stored)
+        return templates | ocp.load(str(folder), stored)
 
 
 def _context() -> Any:
@@ -45,7 +43,7 @@ def _context() -> Any:
     return context
 
 
-def start_writing(folder: str | os.PathLike[str], leaves: Mapping[str, np.ndarray]) -> Any:
+def start_writing(folder: pathlib.Path, leaves: Mapping[str, np.ndarray]) -> Any:
     """Begins to write arrays; `result()` of what is returned waits for the end. Every process must call this.
 
     With several processes it uses collectives, so it belongs on the main thread, with no other computation under way;
@@ -58,7 +56,7 @@ def start_writing(folder: str | os.PathLike[str], leaves: Mapping[str, np.ndarra
 
     with _context(), quiet():
         # Orbax refuses arrays without entries; the manifest knows their types and shapes.
-        return ocp.save_async(folder, {name: leaf for name, leaf in leaves.items() if leaf.size})
+        return ocp.save_async(str(folder), {name: leaf for name, leaf in leaves.items() if leaf.size})
 
 
 @contextlib.contextmanager

@@ -133,6 +133,8 @@ def train(
     clock = _Clock(aux.get("seconds", 0.0), max_seconds, cadence, stop)
     log = _Log(num_steps, cadence, writer, progress, watchdog, clock)
     last_save = clock.seconds
+    # jax_debug_nans runs a step that gave a NaN again, operation by operation, each with transfers of its own.
+    transfers = "allow" if jax.config.jax_debug_nans else "disallow"  # pyright: ignore[reportAttributeAccessIssue]
     while True:
         clock.agree(step, log.settle)
         done = step >= num_steps or clock.over
@@ -162,7 +164,7 @@ def train(
         state, aux = program.reshape(state, aux, step)
         batch = jax.tree.map(_on_device, program.batch(step))
         where, fraction = jax.device_put((np.int32(step), np.float32(clock.fraction(step, num_steps))))
-        with jax.transfer_guard_host_to_device("disallow"):
+        with jax.transfer_guard_host_to_device(transfers):
             state, metrics, report = program.step(state, aux, batch, where, fraction)
         log.settle()
         step += 1
@@ -274,7 +276,7 @@ class _Log:
         problem = finite.describe_non_finite(report)
         if problem is not None:
             raise finite.NonFiniteError(
-                f"step {step - 1}: {problem}; nothing of it was saved, --resume continues from the checkpoint before"
+                f"step {step - 1}: {problem}; nothing of it was saved; --resume and JAX_DEBUG_NANS=1 show the operation"
             )
         self._watchdog.beat()
         if self._began is not None:  # The first update of a process compiles: its time is logged apart.

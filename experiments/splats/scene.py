@@ -142,11 +142,13 @@ def _pixels(points, view):
 
 
 def _in_hull(points, views, capture):
-    inside = np.ones(len(points), bool)
+    """Points that at least half of the views see, and none of them beside the object."""
+    outside, times_seen = np.zeros(len(points), bool), np.zeros(len(points), int)
     for view, image in zip(views, capture.images, strict=True):
         row, column, seen = _pixels(points, view)
-        inside &= ~seen | (image[row, column, 3] > 127)
-    return inside
+        outside |= seen & (image[row, column, 3] <= 127)
+        times_seen += seen
+    return ~outside & (2 * times_seen >= len(views))
 
 
 def _mean_colors(points, views, capture):

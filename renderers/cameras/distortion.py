@@ -99,9 +99,9 @@ def undistort_brown(
         ValueError: more than 8 coefficients.
     """
     full = _padded(coefficients, BROWN_COEFFICIENTS)
-    points = _brown_inverse(full, distorted)
-    valid = _brown_solved(jax.lax.stop_gradient(full), jax.lax.stop_gradient(points), jax.lax.stop_gradient(distorted))
-    return points, valid
+    limit = brown_limit(full)
+    points = _brown_inverse(full, limit, distorted)
+    return points, _brown_solved(*jax.lax.stop_gradient((full, limit, points, distorted)))
 
 
 def distort_fisheye(coefficients: Float[Array, " k"], angles: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -134,7 +134,7 @@ def undistort_fisheye(
     """
     full = _padded(coefficients, FISHEYE_COEFFICIENTS)
     angles = _fisheye_inverse(full, radii)
-    return angles, _fisheye_solved(jax.lax.stop_gradient(full), jax.lax.stop_gradient(angles), radii)
+    return angles, _fisheye_solved(*jax.lax.stop_gradient((full, angles, radii)))
 
 
 def _padded(coefficients, count):
@@ -226,13 +226,13 @@ def _tolerance(target, felt):
     return 64.0 * jnp.finfo(target.dtype).eps * (1.0 + jnp.abs(target) + felt)
 
 
-def _brown_solved(full, points, distorted):
+def _brown_solved(full, limit, points, distorted):
     miss = jnp.abs(distort_brown(full, points) - distorted)
     jacobian = brown_jacobian(full, points)
     # What a rounding of the solution itself does to the image: near a pole of the radial quotient that is much.
     felt = jnp.sum(jnp.abs(jacobian) * jnp.abs(points)[..., None, :], axis=-1)
     # The tangential terms bend the fold a little; a solution far outside it lies on another branch.
-    near = jnp.sum(points * points, axis=-1) <= (1.25 * brown_limit(full)) ** 2
+    near = jnp.sum(points * points, axis=-1) <= (1.25 * limit) ** 2
     return near & jnp.all(miss <= _tolerance(distorted, felt), axis=-1) & (_determinant(jacobian) > 0.0)
 
 
@@ -242,7 +242,7 @@ def _fisheye_solved(full, angles, radii):
 
 
 @jax.custom_jvp
-def _brown_inverse(full, distorted):
+def _brown_inverse(full, limit, distorted):
     squared = jnp.sum(distorted * distorted, axis=-1)
     radius = jnp.sqrt(squared)
 
@@ -254,7 +254,7 @@ def _brown_inverse(full, distorted):
         value = r * numerator - radius * denominator
         return value, numerator + 2.0 * s * numerator_slope - 2.0 * r * radius * denominator_slope
 
-    ideal = _solve_rising(value_and_slope, radius, brown_limit(full))
+    ideal = _solve_rising(value_and_slope, radius, limit)
     scale = jnp.where(radius > 0.0, ideal / jnp.where(radius > 0.0, radius, 1.0), 1.0)
     start = distorted * scale[..., None]
 
@@ -270,18 +270,18 @@ def _brown_inverse(full, distorted):
 
     state = (start, distort_brown(full, start) - distorted, jnp.ones_like(radius))
     points = jax.lax.fori_loop(0, _POLISH, step, state)[0]
-    return jnp.where(_brown_solved(full, points, distorted)[..., None], points, start)
+    return jnp.where(_brown_solved(full, limit, points, distorted)[..., None], points, start)
 
 
 @_brown_inverse.defjvp
 def _brown_inverse_jvp(primals, tangents):
-    full, distorted = primals
-    full_dot, distorted_dot = tangents
-    points = _brown_inverse(full, distorted)
+    full, limit, distorted = primals
+    full_dot, _, distorted_dot = tangents
+    points = _brown_inverse(full, limit, distorted)
     # distort(k, inverse(k, d)) = d, so J du + (d distort / d k) dk = dd.
     moved = jax.jvp(lambda c: distort_brown(c, points), (full,), (full_dot,))[1]
     solution = _solve_symmetric(brown_jacobian(full, points), distorted_dot - moved)
-    return points, jnp.where(_brown_solved(full, points, distorted)[..., None], solution, 0.0)
+    return points, jnp.where(_brown_solved(full, limit, points, distorted)[..., None], solution, 0.0)
 
 
 @jax.custom_jvp

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from renderers.cameras.pose import from_parts, invert, so3_exp, so3_log, to_parts
 
+Scalar = float | Float[Array, ""]
 _HIGHEST = jax.lax.Precision.HIGHEST
 _PARALLEL = 1e-10  # squared sine below which a viewing direction counts as parallel to up (0.0006 degrees)
 _SAMPLES_PER_VIEW = 16  # of the arc-length table for even speed
@@ -36,9 +37,9 @@ def look_at(
 
 
 def orbit_pose(
-    azimuth: Float[Array, ""],
-    elevation: Float[Array, ""],
-    radius: Float[Array, ""],
+    azimuth: Scalar,
+    elevation: Scalar,
+    radius: Scalar,
     target: Float[Array, " 3"] | None = None,
     up: Float[Array, " 3"] | None = None,
 ) -> Float[Array, "4 4"]:
@@ -57,10 +58,10 @@ def orbit_pose(
 
 def orbit(
     num_views: int,
-    radius: float,
+    radius: Scalar,
     *,
-    elevation: float = 0.0,
-    start_azimuth: float = 0.0,
+    elevation: Scalar = 0.0,
+    start_azimuth: Scalar = 0.0,
     target: Float[Array, " 3"] | None = None,
     up: Float[Array, " 3"] | None = None,
 ) -> Float[Array, "v 4 4"]:
@@ -76,9 +77,9 @@ def spiral(
     num_views: int,
     *,
     radii: Float[Array, " 3"],
-    focus_depth: float,
-    turns: float = 2.0,
-    forward_rate: float = 0.5,
+    focus_depth: Scalar,
+    turns: Scalar = 2.0,
+    forward_rate: Scalar = 0.5,
 ) -> Float[Array, "v 4 4"]:
     """Spiral around a central camera with all views aimed at one point in front of it, as in LLFF's videos.
 
@@ -114,7 +115,7 @@ def average_pose(camera_from_world: Float[Array, "v 4 4"]) -> Float[Array, "4 4"
 def random_hemisphere(
     key: PRNGKeyArray,
     num_views: int,
-    radius: float,
+    radius: Scalar,
     *,
     elevation_range: tuple[float, float] = (0.0, jnp.pi / 2),
     target: Float[Array, " 3"] | None = None,
@@ -130,7 +131,7 @@ def random_hemisphere(
 
 def fibonacci_hemisphere(
     num_views: int,
-    radius: float,
+    radius: Scalar,
     *,
     elevation_range: tuple[float, float] = (0.0, jnp.pi / 2),
     target: Float[Array, " 3"] | None = None,
@@ -196,19 +197,18 @@ def _path_evaluator(camera_from_world, num_segments, closed, interpolation):
         nodes = poses[jnp.arange(-1, num_poses + 2) % num_poses]
     else:
         one = jnp.ones((), poses.dtype)
-        before, after = _blend(poses[0], poses[1], -one), _blend(poses[-2], poses[-1], 2.0 * one)
-        nodes = jnp.concatenate([before[None], poses, after[None]])
+        beyond = _blend_each(poses[jnp.asarray([0, -2])], poses[jnp.asarray([1, -1])], jnp.stack([-one, 2.0 * one]))
+        nodes = jnp.concatenate([beyond[:1], poses, beyond[1:]])
 
     def at(time):
         segment = jnp.clip(jnp.floor(time).astype(jnp.int32), 0, num_segments - 1)
         s = time - segment.astype(time.dtype)
-        a, b, c, d = (nodes[segment + i] for i in range(4))
-        middle = _blend(b, c, s)
+        four = nodes[segment + jnp.arange(4)]
         if interpolation == "linear":
-            return middle
-        left = _blend(_blend(a, b, s + 1.0), middle, (s + 1.0) / 2.0)
-        right = _blend(middle, _blend(c, d, s - 1.0), s / 2.0)
-        return _blend(left, right, s)
+            return _blend(four[1], four[2], s)
+        three = _blend_each(four[:-1], four[1:], jnp.stack([s + 1.0, s, s - 1.0]))
+        two = _blend_each(three[:-1], three[1:], jnp.stack([(s + 1.0) / 2.0, s / 2.0]))
+        return _blend(two[0], two[1], s)
 
     return jax.vmap(at)
 
@@ -219,6 +219,9 @@ def _blend(pose_a, pose_b, s):
     turn = so3_log(jnp.matmul(rotation_a.T, rotation_b, precision=_HIGHEST))
     rotation = jnp.matmul(rotation_a, so3_exp(s * turn), precision=_HIGHEST)
     return from_parts(rotation, center_a + s * (center_b - center_a))
+
+
+_blend_each = jax.vmap(_blend)
 
 
 def _on_sphere(azimuths, heights, radius, elevation_range, target, up):

@@ -21,7 +21,7 @@ import numpy as np
 from numba import carray, types
 from numba.core import cgutils
 
-from renderers.kernels.jit_numba import njit
+from renderers.kernels.jit_numba import njit, own_cache
 
 _METADATA_EXTENSION = 1
 _API_MAJOR, _API_MINOR = 0, 3
@@ -102,7 +102,8 @@ def register(name: str, handler: Callable[[int], int]) -> None:
     """
     nb.config.THREADING_LAYER = "threadsafe"
     nb.get_num_threads()  # starts the threads: code loaded from the disk cache refers to symbols that this defines
-    compiled = nb.cfunc(types.intp(types.intp), cache=True)(inspect.unwrap(handler))
+    with own_cache():
+        compiled = nb.cfunc(types.intp(types.intp), cache=True)(inspect.unwrap(handler))
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
     capsule = new(compiled.address, b"xla._CUSTOM_CALL_TARGET", None)

@@ -192,7 +192,7 @@ def test_nan_stops_within_one_step_and_is_neither_logged_evaluated_nor_saved(at,
 
 
 def test_device_is_one_update_ahead(tmp_path, monkeypatch):
-    """The report of an update is read only when the next one is under way; the first, which compiles, is an exception."""
+    """The report of an update is read only when the next one is under way (not so the first)."""
     dispatched, waits = [], []
     real = finite.describe_non_finite
 
@@ -245,6 +245,17 @@ def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
 
     _run(tmp_path, _program(batch=batch), rhythm=cadence.Cadence(checkpoint_seconds=5.0))
     assert steps == [5, 10, 12]
+
+
+def test_restored_step_is_neither_saved_nor_evaluated_again(tmp_path, monkeypatch):
+    _run(tmp_path, _program(), steps=6)
+    steps = []
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", lambda self, step, state, aux: steps.append(step))
+    monkeypatch.setattr(checkpoints.Checkpoints, "saved", lambda self, step: True)
+    rhythm = cadence.Cadence(checkpoint_every=2, evaluate_every=3, checkpoint_seconds=None)
+    _run(tmp_path, _program(), resume=True, rhythm=rhythm)
+    assert steps == [8, 10]
+    assert [line["step"] for line in _numbers(tmp_path) if "error" in line] == [3, 6, 9, 12]
 
 
 def test_first_step_is_timed_apart_once_per_process(tmp_path):

@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> Gaussians:
     """
     try:
         return to_record(path, _Source(pathlib.Path(path)).columns())
-    except (_Bad, zipfile.BadZipFile, RecursionError) as error:
+    except (_Bad, RecursionError) as error:
         raise FormatError(f"{os.fspath(path)}: not a readable SOG scene ({str(error)[:160]})") from None
 
 
@@ -111,7 +111,7 @@ class _Source:
     """Named files of one scene, from a folder or an archive, each read with a bound on its size."""
 
     def __init__(self, path: pathlib.Path):
-        self._place = path if path.is_dir() else zipfile.ZipFile(io.BytesIO(read_bytes(path)))
+        self._place = path if path.is_dir() else _opened(read_bytes(path))
         try:
             self._meta = json.loads(self._file("meta.json", _MAX_META_BYTES), parse_constant=_refuse_constant)
         except ValueError as error:
@@ -222,6 +222,14 @@ class _Source:
         if len(content) > limit:
             raise _Bad(f"{name} expands to more than {limit} bytes")
         return content
+
+
+def _opened(content: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(io.BytesIO(content))
+    # Damaged directories end in several kinds of errors, NotImplementedError and UnicodeDecodeError among them.
+    except Exception as error:
+        raise _Bad(f"not a zip archive: {str(error)[:80]}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -107,7 +107,7 @@ def write(path: str | os.PathLike[str], gaussians: Gaussians) -> None:
         _levels(255 * opacity_from_logit(columns.opacity_logits)),
         _levels(255 * (sh[:, 0] * _COLOR_SCALE + 0.5)),
         _levels(16 * (columns.log_scales + 10)),
-        _words_of_rotations(columns.quaternions * np.float32([1, *_FLIP])),
+        _words_of_rotations(columns.quaternions * np.array([1, *_FLIP], np.float32)),
         _levels(levels),
     )
     degree = {1: 0, 4: 1, 9: 2, 16: 3}[k]
@@ -135,13 +135,13 @@ def _unpack(content: bytes) -> tuple[int, int, int, int, list[bytes]]:
         body = content[_HEADER.size :]
     if len(body) < sum(sizes):
         raise _Bad(f"{count} splats need {sum(sizes)} bytes, {len(body)} are there")
-    ends = np.cumsum(sizes)
+    ends = itertools.accumulate(sizes)
     return (
         version,
         count,
         degree,
         bits,
-        [body[end - size : end] for end, size in zip(ends.tolist(), sizes, strict=True)],
+        [body[end - size : end] for end, size in zip(ends, sizes, strict=True)],
     )
 
 

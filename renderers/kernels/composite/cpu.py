@@ -198,7 +198,7 @@ def backward(means, conics, opacities, features, extents, depths, image, final, 
             moment_x, moment_y = total(sum_m * dx), total(sum_my)
             row[0], row[1] = a * moment_x + b * moment_y, b * moment_x + c * moment_y
             row[2], row[3], row[4] = -_HALF * total(sum_m * dx * dx), -total(sum_my * dx), -_HALF * total(sum_myy)
-            row[5] = total(sum_m) / opacity
+            row[5] = total(sum_m) / opacity if opacity > _ZERO else _ZERO
             row[6], row[7] = total(sum_ax), total(sum_ay)
             for channel in range(channels):
                 row[GEOMETRY + channel] = total(load(feature_sums, channel * TILE))

@@ -28,7 +28,7 @@ def depth_order(depths, extents):
     bits = depths.view(np.uint32)
     for i in range(n):
         if extents[i, 0] > 0:
-            key = bits[i]
+            key = bits[i] if depths[i] != 0 else np.uint32(0)  # -0.0 ties with 0.0
             # IEEE floats sort as integers once negative ones are reversed
             keys[count] = ~key if key >> np.uint32(31) else key | np.uint32(0x80000000)
             order[count] = i

@@ -51,7 +51,7 @@ def test_points_on_a_ray_project_to_its_pixel(name):
             assert_close(pixels, np.stack([columns, rows], -1), atol=tolerance)
 
 
-@pytest.mark.parametrize("name", LENSES)
+@pytest.mark.parametrize("name", ["orthographic", "pinhole-opencv"])
 def test_a_subset_of_pixels_gives_the_same_rays(name):
     camera = make_camera(name)
     everything, some = _camera_rays(camera), _camera_rays(camera, pixel_grid(camera)[2:5, 7])

@@ -15,17 +15,22 @@ from tests.helpers.gradients import assert_finite_gradients
 
 _look_at = jax.jit(paths.look_at)
 _orbit_pose = jax.jit(paths.orbit_pose)
+_invert = jax.jit(invert)
 _exponentials = jax.jit(jax.vmap(se3_exp))
+_orbit = jax.jit(paths.orbit, static_argnums=0)
 _path = jax.jit(paths.interpolate_path, static_argnames=("num_views", "closed", "interpolation", "even_speed"))
 
 
 def centers_of(camera_from_world):
-    return np.asarray(invert(camera_from_world)[..., :3, 3])
+    return np.asarray(_invert(camera_from_world)[..., :3, 3])
 
 
 def pixels_of(camera_from_world, point):
     camera = Camera(camera_from_world, jnp.asarray([50.0, 50.0]), jnp.asarray([32.0, 24.0]), (48, 64))
     return project(camera, jnp.asarray(point, jnp.float32))
+
+
+_pixels_of_each = jax.jit(jax.vmap(pixels_of, in_axes=(0, None)))
 
 
 def assert_rotations(camera_from_world):
@@ -87,21 +92,21 @@ def test_azimuth_starts_in_front_and_grows_towards_x():
 
 def test_orbit_equals_look_at_away_from_the_poles():
     target = jnp.asarray([0.3, 0.1, -0.2])
-    poses = paths.orbit(7, 2.5, elevation=0.6, start_azimuth=0.4, target=target)
-    expected = jax.vmap(lambda eye: paths.look_at(eye, target))(jnp.asarray(centers_of(poses)))
+    poses = _orbit(7, 2.5, elevation=0.6, start_azimuth=0.4, target=target)
+    expected = jax.jit(jax.vmap(paths.look_at, in_axes=(0, None)))(jnp.asarray(centers_of(poses)), target)
     assert_close(poses, expected, atol=3e-6)
 
 
 def test_orbit_closes_in_equal_steps():
-    poses = paths.orbit(12, 2.0, elevation=-0.3)
-    relative = [compose(poses[(i + 1) % 12], invert(poses[i])) for i in range(12)]
-    assert_close(np.stack(relative), np.broadcast_to(relative[0], (12, 4, 4)), atol=3e-6)
+    poses = _orbit(12, 2.0, elevation=-0.3)
+    relative = compose(jnp.roll(poses, -1, axis=0), invert(poses))
+    assert_close(relative, np.broadcast_to(relative[0], (12, 4, 4)), atol=3e-6)
     np.testing.assert_allclose(np.linalg.norm(so3_log(relative[0][:3, :3])), 2 * np.pi / 12, rtol=1e-5)
 
 
 def test_orbit_passes_smoothly_over_the_pole():
     elevations = jnp.linspace(1.2, 2.0, 41)
-    poses = jax.vmap(lambda elevation: paths.orbit_pose(jnp.float32(0.7), elevation, jnp.float32(2.0)))(elevations)
+    poses = jax.jit(jax.vmap(paths.orbit_pose, in_axes=(None, 0, None)))(0.7, elevations, 2.0)
     steps = np.linalg.norm(np.diff(np.asarray(poses)[:, :3, :3], axis=0), axis=(1, 2))
     assert steps.max() < 1.01 * steps.min()
 
@@ -109,10 +114,10 @@ def test_orbit_passes_smoothly_over_the_pole():
 def test_spiral_aims_at_its_focus_and_stays_in_its_box():
     center = se3_exp(jnp.asarray([0.2, -0.3, 0.1, 0.5, 0.4, 1.0]))
     radii = jnp.asarray([0.4, 0.2, 0.1])
-    poses = paths.spiral(center, 48, radii=radii, focus_depth=3.0)
+    poses = jax.jit(paths.spiral, static_argnums=1)(center, 48, radii=radii, focus_depth=3.0)
     assert_rotations(poses)
     focus = invert(center) @ jnp.asarray([0.0, 0.0, 3.0, 1.0])
-    pixels, _ = jax.vmap(pixels_of, in_axes=(0, None))(poses, focus[:3])
+    pixels, _ = _pixels_of_each(poses, focus[:3])
     assert_close(pixels, np.broadcast_to([32.0, 24.0], (48, 2)), atol=1e-3)
     # In the central camera's axes: right rx cos a, up -ry sin a, forward -rz sin(a / 2), at a = 2 pi 2 i / 48.
     offsets = (np.asarray(center) @ np.concatenate([centers_of(poses), np.ones((48, 1))], 1).T).T[:, :3]
@@ -124,8 +129,8 @@ def test_spiral_aims_at_its_focus_and_stays_in_its_box():
 def test_average_pose_of_a_symmetric_ring_is_its_middle():
     target = jnp.asarray([0.0, 0.0, -4.0])
     eyes = [[0.5 * np.cos(a), 0.5 * np.sin(a), 1.0] for a in 2 * np.pi * np.arange(8) / 8]
-    poses = jax.vmap(lambda eye: paths.look_at(eye, target))(jnp.asarray(eyes))
-    assert_close(paths.average_pose(poses), _look_at(jnp.asarray([0.0, 0.0, 1.0]), target), atol=2e-6)
+    poses = jax.jit(jax.vmap(paths.look_at, in_axes=(0, None)))(jnp.asarray(eyes), target)
+    assert_close(jax.jit(paths.average_pose)(poses), _look_at(jnp.asarray([0.0, 0.0, 1.0]), target), atol=2e-6)
 
 
 @pytest.mark.parametrize("elevations", [(0.0, np.pi / 2), (-0.2, 0.9)])
@@ -141,7 +146,7 @@ def test_random_cameras_are_uniform_by_area(key, elevations):
     azimuths = np.sort(np.arctan2(centers[:, 0], centers[:, 2]) / (2 * np.pi) % 1.0)
     for values in (heights, azimuths):
         assert np.max(np.abs(values - (np.arange(num) + 0.5) / num)) < 2.7 / np.sqrt(num)
-    pixels, _ = jax.vmap(pixels_of, in_axes=(0, None))(poses, jnp.zeros(3))
+    pixels, _ = _pixels_of_each(poses, jnp.zeros(3))
     assert_close(pixels, np.broadcast_to([32.0, 24.0], (num, 2)), atol=1e-3)
 
 
