@@ -88,7 +88,7 @@ def ssim_map(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _window(maps, margin, channels):
+def _window(maps: jax.Array, margin: int, channels: int) -> jax.Array:
     """Gaussian means of `maps` (..., rows, columns * channels) after padding with `margin` zeros."""
     return _slide(_slide(maps, -2, margin, 1), -1, margin, channels)
 

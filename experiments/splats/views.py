@@ -33,13 +33,11 @@ def divide(capture: Capture, frame: Normalisation, config: FitConfig) -> Views:
     """Training and test views of a capture.
 
     Raises:
-      InputError: nothing is left to train on, or a batch would mix image sizes.
+      InputError: a name is unknown, nothing is left to train on, or a batch would mix image sizes.
     """
     default = "" if capture.test_names else "8"
     holdout = default if config.holdout is None else config.holdout
     train, test = split_holdout(capture.names, holdout, capture.test_names)
-    if not len(train):
-        raise InputError(f"--holdout={holdout} leaves none of {len(capture.names)} views to train on; hold out fewer")
     shapes = {capture.images[i].shape for i in train}
     if config.batch > 1 and len(shapes) > 1:
         raise InputError(f"the training images have {len(shapes)} different sizes: choose --batch=1")

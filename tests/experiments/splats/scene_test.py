@@ -101,7 +101,7 @@ def test_an_epoch_sees_every_training_view_once(capture):
 
 def test_views_that_cannot_be_trained_on_are_refused(capture):
     frame = scene.normalisation(capture)
-    with pytest.raises(InputError, match="none of 10 views"):
+    with pytest.raises(InputError, match="all 10 views"):
         views.divide(capture, frame, FitConfig(holdout="1"))
     images = (capture.images[0][:30], *capture.images[1:])
     mixed = dataclasses.replace(capture, images=images)
