@@ -82,8 +82,8 @@ def ssim_map(
     power, product = window(flat_a * flat_a + flat_b * flat_b), window(flat_a * flat_b)
     covariance, variances = product - mean_a * mean_b, power - (mean_a * mean_a + mean_b * mean_b)
     mean_a, mean_b = mean_a + shift, mean_b + shift
-    luminance = (2.0 * mean_a * mean_b + _C1) / (mean_a * mean_a + mean_b * mean_b + _C1)
-    similarity = luminance * (2.0 * covariance + _C2) / (variances + _C2)
+    numerator = (2.0 * mean_a * mean_b + _C1) * (2.0 * covariance + _C2)
+    similarity = numerator / ((mean_a * mean_a + mean_b * mean_b + _C1) * (variances + _C2))
     return similarity.reshape((*batch, height + 2 * margin - 2 * _REACH, width + 2 * margin - 2 * _REACH, channels))
 
 

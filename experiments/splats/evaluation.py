@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from experiments import media
 from experiments.splats.settings import FitConfig
-from experiments.splats.training import State, composite_background, splat_view
+from experiments.splats.training import State, composite_background, splat_view, through_stop
 from experiments.splats.views import Views
 from renderers.metrics import psnr, ssim
 
@@ -28,7 +28,7 @@ def _compare(color: Float[Array, "h w 3"], image, background):
 
 
 class Evaluator:
-    """Renders views of a state and compares them with their photographs.
+    """Renders views of a state and compares them with their photographs, on the whole frame.
 
     Args:
       views: photographs and cameras.
@@ -46,29 +46,35 @@ class Evaluator:
         parts = _render(state, camera, self._background, config=self._config, capacity=self._capacity())
         return tuple(np.asarray(part) for part in parts)
 
-    def compare(self, state: State, view: int) -> tuple[float, float, np.ndarray, np.ndarray]:
-        """PSNR in dB and SSIM of a view, its render and its photograph on the run's background."""
-        color, _, _ = self.render(state, self._views.cameras[view])
-        quality, similarity, target = _compare(jnp.asarray(color), jnp.asarray(self._views.images[view]), self._background)
-        return float(quality), float(similarity), color, np.asarray(target)
+    def compare(self, state: State, view: int) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+        """Quality of a view, its render behind the field stop, and its photograph on the run's background.
+
+        `psnr` in dB and `ssim`; where the capture has a field stop, `psnr_without_stop` compares the bare render.
+        """
+        bare, _, _ = self.render(state, self._views.cameras[view])
+        stop, image = self._views.stops[view], jnp.asarray(self._views.images[view])
+        color = np.asarray(through_stop(jnp.asarray(bare), jnp.asarray(stop.rows), jnp.asarray(stop.columns)))
+        quality, similarity, target = _compare(jnp.asarray(color), image, self._background)
+        numbers = {"psnr": float(quality), "ssim": float(similarity)}
+        if not stop.is_open:
+            numbers["psnr_without_stop"] = float(_compare(jnp.asarray(bare), image, self._background)[0])
+        return numbers, color, np.asarray(target)
 
     def test(self, state: State, stopped: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Mean PSNR and SSIM over the test views; None if a stop was asked for. Empty without test views."""
+        """Means over the test views; None if a stop was asked for. Empty without test views."""
         rows = []
         for view in self._views.test:
             if stopped():
                 return None
-            rows.append(self.compare(state, view)[:2])
-        if not rows:
-            return {}
-        return {"psnr": float(np.mean([row[0] for row in rows])), "ssim": float(np.mean([row[1] for row in rows]))}
+            rows.append(self.compare(state, view)[0])
+        return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else ())}
 
     def picture(self, state: State, view: int) -> tuple[np.ndarray, float]:
         """Photograph, render, error and depth beside each other, and the PSNR."""
-        quality, _, color, target = self.compare(state, view)
+        numbers, color, target = self.compare(state, view)
         _, depth, alpha = self.render(state, self._views.cameras[view])
         seen = alpha > 0.5
         near, far = (np.quantile(depth[seen], [0.02, 0.98]) if seen.any() else (0.0, 1.0))
         shaded = np.where(seen[..., None], media.depth_colors(depth, near=float(near), far=float(far)), 255)
         error = np.clip(4 * np.abs(color - target), 0, 1)
-        return media.side_by_side(target, color, error, shaded.astype(np.uint8)), quality
+        return media.side_by_side(target, color, error, shaded.astype(np.uint8)), numbers["psnr"]

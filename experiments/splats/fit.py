@@ -17,7 +17,7 @@ from experiments.splats.evaluation import Evaluator
 from experiments.splats.memory import preflight
 from experiments.splats.scene import initial_gaussians, normalisation
 from experiments.splats.settings import FitConfig
-from experiments.splats.views import Batches, divide
+from experiments.splats.views import Batches, Views, divide
 from renderers.kernels import tiling
 from renderers.kernels.dispatch import choose
 
@@ -48,6 +48,7 @@ class Fit:
             f"{len(self._views.train)} views to train on, {len(self._views.test)} to test on; "
             f"backend {choose(config.backend)}",
             preflight(config, [self._views.images[i].shape for i in self._views.train]),
+            *_stop_note(self._views),
         )
 
     def init(self) -> tuple[training.State, dict[str, Any]]:
@@ -180,3 +181,11 @@ def _capacity(number: int, config: FitConfig) -> int:
     if capacity > max(config.growth.max_gaussians, number):
         raise InputError(f"{number} Gaussians do not fit under --growth.max_gaussians={config.growth.max_gaussians}")
     return capacity
+
+
+def _stop_note(views: Views) -> list[str]:
+    closed = [stop for stop in views.stops if not stop.is_open]
+    if not closed:
+        return []
+    rows, columns = int((closed[0].rows < 1).sum()), int((closed[0].columns < 1).sum())
+    return [f"the photographs share a dark rim of {rows} rows and {columns} columns, taken for a field stop"]

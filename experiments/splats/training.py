@@ -51,10 +51,18 @@ class State:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @typing.no_type_check
 class Batch:
-    """Views of one step: images UInt8["b h w c"] (straight alpha if c is 4) and their cameras, stacked."""
+    """Views of one step, stacked.
+
+    Attributes:
+      images: UInt8["b h w c"], straight alpha if c is 4.
+      cameras: of the normalised frame.
+      rows, columns: Float["b h"] and Float["b w"], transmission of the field stop.
+    """
 
     images: UInt8[Array, "b h w c"]
     cameras: Camera
+    rows: Float[Array, "b h"]
+    columns: Float[Array, "b w"]
 
 
 def initial_state(gaussians: Gaussians, capacity: int) -> State:
@@ -111,11 +119,19 @@ def splat_view(
     )
 
 
-def _view_loss(gaussians, alive, image, camera, background, config, capacity):
+def _view_loss(gaussians, alive, view: Batch, background, config, capacity):
     """Photometric loss of one view, and the intersections that its render dropped."""
-    rendering = splat_view(gaussians, alive, camera, config, background, capacity)
-    target = composite_background(image, background)
-    return l1_ssim(rendering.color, target, ssim_weight=config.ssim_weight), rendering.overflow
+    rendering = splat_view(gaussians, alive, view.cameras, config, background, capacity)
+    color = through_stop(rendering.color, view.rows, view.columns)
+    target = composite_background(view.images, background)
+    return l1_ssim(color, target, ssim_weight=config.ssim_weight), rendering.overflow
+
+
+def through_stop(
+    color: Float[Array, "h w 3"], rows: Float[Array, " h"], columns: Float[Array, " w"]
+) -> Float[Array, "h w 3"]:
+    """A render as the camera would have recorded it behind its field stop."""
+    return color * rows[:, None, None] * columns[None, :, None]
 
 
 def _cost(gaussians, alive, config):
@@ -129,13 +145,14 @@ def _cost(gaussians, alive, config):
 def _batch_loss(gaussians, alive, batch, background, config, capacity):
     """Sum of the views' losses, and the worst overflow."""
 
-    def one(image, camera):
-        return _view_loss(gaussians, alive, image, camera, background, config, capacity)
+    @jax.checkpoint
+    def one(view):
+        return _view_loss(gaussians, alive, view, background, config, capacity)
 
-    if batch.images.shape[0] == 1:
-        loss, overflow = one(batch.images[0], jax.tree.map(lambda leaf: leaf[0], batch.cameras))
-        return loss, overflow
-    losses, overflows = lax.map(lambda item: jax.checkpoint(one)(item.images, item.cameras), batch)
+    if batch.images.shape[0] == 1:  # nothing to recompute: keep what the forward pass made
+        view = jax.tree.map(lambda leaf: leaf[0], batch)
+        return _view_loss(gaussians, alive, view, background, config, capacity)
+    losses, overflows = lax.map(one, batch)
     return losses.sum(), overflows.max()
 
 

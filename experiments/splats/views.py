@@ -11,6 +11,7 @@ from experiments import keys
 from experiments.data.capture_record import Capture
 from experiments.data.holdout import split_holdout
 from experiments.errors import InputError
+from experiments.splats.field_stop import FieldStop, estimate, open_stop
 from experiments.splats.scene import Normalisation, cameras
 from experiments.splats.settings import FitConfig
 from experiments.splats.training import Batch
@@ -19,11 +20,12 @@ from renderers.cameras.camera import Camera
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Cameras in the normalised frame, photographs, and their division into training and test."""
+    """Cameras in the normalised frame, photographs with their field stops, and their division into training and test."""
 
     names: tuple[str, ...]
     images: tuple[np.ndarray, ...]
     cameras: tuple[Camera, ...]
+    stops: tuple[FieldStop, ...]
     train: tuple[int, ...]
     test: tuple[int, ...]
     white: bool
@@ -41,10 +43,12 @@ def divide(capture: Capture, frame: Normalisation, config: FitConfig) -> Views:
     shapes = {capture.images[i].shape for i in train}
     if config.batch > 1 and len(shapes) > 1:
         raise InputError(f"the training images have {len(shapes)} different sizes: choose --batch=1")
+    stops = {shape: estimate([capture.images[i] for i in train if capture.images[i].shape == shape]) for shape in shapes}
     return Views(
         names=capture.names,
         images=capture.images,
         cameras=tuple(cameras(capture, frame)),
+        stops=tuple(stops.get(image.shape) or open_stop(image.shape[:2]) for image in capture.images),
         train=tuple(int(i) for i in train),
         test=tuple(int(i) for i in test),
         white=config.background == "white" or (config.background == "auto" and capture.white_background),
@@ -78,7 +82,12 @@ class Batches:
         """Images and cameras of a step, on the host, or spread over the mesh."""
         chosen = self.indices(step)
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[self._views.cameras[i] for i in chosen])
-        batch = Batch(images=np.stack([self._views.images[i] for i in chosen]), cameras=stacked)
+        batch = Batch(
+            images=np.stack([self._views.images[i] for i in chosen]),
+            cameras=stacked,
+            rows=np.stack([self._views.stops[i].rows for i in chosen]),
+            columns=np.stack([self._views.stops[i].columns for i in chosen]),
+        )
         if self._sharding is None:
             return jax.tree.map(jnp.asarray, batch)
         return jax.tree.map(

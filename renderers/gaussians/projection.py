@@ -20,6 +20,7 @@ ALPHA_THRESHOLD = 1 / 255  # a Gaussian is not drawn where its alpha is below
 MAX_EXTENT = 3.33  # standard deviations; exp(-3.33^2 / 2) < 1 / 255, so nothing visible lies outside
 MIN_COMPENSATION = 0.005
 FISHEYE_EPSILON = 1e-7
+LARGEST = 1e15  # of coordinates and scales; squares and products of four still fit a float32
 
 
 @jax.tree_util.register_dataclass
@@ -111,11 +112,15 @@ def _image_covariance(axes: Float[Array, "n 3 3"], jacobian, camera: Camera):
     return sum(a * a for a in x), sum(a * b for a, b in zip(x, y, strict=True)), sum(b * b for b in y)
 
 
-def _scaled_determinant(xx, xy, yy):
-    """Scale s and det / s^2: the determinant of a huge Gaussian would overflow float32."""
-    scale = lax.stop_gradient(jnp.maximum(xx, yy))
-    scale = jnp.where(scale > 0, scale, 1.0)
-    return scale, (xx / scale) * (yy / scale) - (xy / scale) * (xy / scale)
+def _sane(means, quaternions, scales, opacities):
+    """The inputs with zeros for Gaussians that are not finite or absurdly large, and which ones are neither.
+
+    Zeros that come in early keep every later number finite, so that masked gradients are 0 and not 0 * inf.
+    """
+    sane = jnp.isfinite(opacities) & jnp.all(jnp.isfinite(quaternions), -1)
+    sane &= jnp.all(jnp.abs(means) < LARGEST, -1) & jnp.all(jnp.abs(scales) < LARGEST, -1)
+    columns = (jnp.where(sane[:, None], column, 0.0) for column in (means, quaternions, scales))
+    return *columns, jnp.where(sane, opacities, 0.0), sane
 
 
 def project(
@@ -148,20 +153,23 @@ def project(
     """
     if camera.distortion is not None:
         raise ValueError("expected an ideal lens, got distortion coefficients: undistort the images or drop the coefficients")
+    means, quaternions, scales, opacities, sane = _sane(means, quaternions, scales, opacities)
     x, y, z = camera_points(means, camera)
-    in_range = (z > near) & (z < far)
+    in_range = sane & (z > near) & (z < far)
     x, y, z = (jnp.where(in_range, v, s) for v, s in ((x, 0.0), (y, 0.0), (z, 1.0)))
     (u, v), jacobian = _LENSES[camera.model](x, y, z, camera)
     raw_xx, xy, raw_yy = _image_covariance(principal_axes(quaternions, scales), jacobian, camera)
+    solid = in_range & jnp.isfinite(raw_xx + raw_yy + u + v) & (raw_xx + blur > 0) & (raw_yy + blur > 0)
+    raw_xx, xy, raw_yy = (jnp.where(solid, v, s) for v, s in ((raw_xx, 1.0), (xy, 0.0), (raw_yy, 1.0)))
     xx, yy = raw_xx + blur, raw_yy + blur
-    scale, det = _scaled_determinant(xx, xy, yy)
-    solid = in_range & (det > 0) & jnp.isfinite(xx + yy + u + v)
-    det = jnp.where(solid, det, 1.0)
+    # determinants relative to xx yy: those of huge or needle-like Gaussians leave the range of float32
+    correlation = (xy / xx) * (xy / yy)
+    solid &= correlation < 1
+    det = jnp.where(solid, 1 - correlation, 1.0)
     if antialias:
-        raw_scale, raw_det = _scaled_determinant(raw_xx, xy, raw_yy)
-        ratio = jnp.where(solid, raw_det / det * (raw_scale / scale) ** 2, 1.0)
+        ratio = ((raw_xx / xx) * (raw_yy / yy) - correlation) / det
         opacities = opacities * jnp.sqrt(jnp.maximum(ratio, MIN_COMPENSATION**2))
-    conics = (yy / scale / det / scale, -xy / scale / det / scale, xx / scale / det / scale)
+    conics = (1 / xx / det, -xy / xx / yy / det, 1 / yy / det)
 
     extents, radii = _extents(opacities, (u, v), (xx, yy), solid, camera.size)
     visible = radii[:, 0] > 0

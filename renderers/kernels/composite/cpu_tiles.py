@@ -84,25 +84,29 @@ def tile_span(row, i, means, conics, extents, level, columns):
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _spans(order, means, conics, opacities, extents, rows, columns):
-    """Tile spans of every Gaussian's rows of tiles: spans[starts[k] + r] for the r-th row from first_row[k]."""
-    count = order.shape[0]
-    first_row, starts = np.empty(count, np.int32), np.zeros(count + 1, np.int64)
-    for k in nb.prange(count):
-        i = order[k]
-        height = extents[i, 1] + _SLACK
-        first_row[k] = _clamp(math.ceil((means[i, 1] - height - _LAST) * _PER_TILE), rows)
-        last_row = _clamp(math.floor((means[i, 1] + height - _FIRST) * _PER_TILE) + 1, rows)
-        starts[k + 1] = max(last_row - first_row[k], 0)
+def _spans(means, conics, opacities, extents, rows, columns):
+    """Runs of tiles that each Gaussian meets, one a row of tiles: spans[starts[i]:starts[i + 1]] = (first, one past last).
+
+    In the order of the Gaussians, not of depth: memory is read in sequence.
+    """
+    n = opacities.shape[0]
+    first_row, starts = np.empty(n, np.int32), np.zeros(n + 1, np.int64)
+    for i in nb.prange(n):
+        if extents[i, 0] > 0:
+            height = extents[i, 1] + _SLACK
+            first_row[i] = _clamp(math.ceil((means[i, 1] - height - _LAST) * _PER_TILE), rows)
+            last_row = _clamp(math.floor((means[i, 1] + height - _FIRST) * _PER_TILE) + 1, rows)
+            starts[i + 1] = max(last_row - first_row[i], 0)
     starts = np.cumsum(starts)
     spans = np.empty((starts[-1], 2), np.int32)
-    for k in nb.prange(count):
-        i = order[k]
-        level = math.log(np.float32(255) * opacities[i])
-        for at in range(starts[k], starts[k + 1]):
-            row = first_row[k] + at - starts[k]
-            spans[at, 0], spans[at, 1] = tile_span(row, i, means, conics, extents, level, columns)
-    return first_row, starts, spans
+    for i in nb.prange(n):
+        if starts[i + 1] > starts[i]:
+            level = math.log(np.float32(255) * opacities[i])
+            for at in range(starts[i], starts[i + 1]):
+                row = first_row[i] + at - starts[i]
+                first, last = tile_span(row, i, means, conics, extents, level, columns)
+                spans[at, 0], spans[at, 1] = row * columns + first, row * columns + last
+    return starts, spans
 
 
 @njit(nogil=True, cache=True)
@@ -113,21 +117,17 @@ def bin_tiles(means, conics, opacities, extents, depths, rows, columns):
       offsets [tiles + 1]: where each tile's run begins.
       ids [m]: Gaussian of each intersection, sorted by tile, then depth.
     """
-    order = depth_order(depths, extents)
-    first_row, starts, spans = _spans(order, means, conics, opacities, extents, rows, columns)
+    starts, spans = _spans(means, conics, opacities, extents, rows, columns)
     offsets = np.zeros(rows * columns + 1, np.int64)
-    for k in range(order.shape[0]):
-        for at in range(starts[k], starts[k + 1]):
-            base = (first_row[k] + at - starts[k]) * columns
-            for tile in range(base + spans[at, 0], base + spans[at, 1]):
-                offsets[tile + 1] += 1
+    for at in range(spans.shape[0]):
+        for tile in range(spans[at, 0], spans[at, 1]):
+            offsets[tile + 1] += 1
     offsets = np.cumsum(offsets)
     fill = offsets.copy()
     ids = np.empty(offsets[-1], np.int32)
-    for k in range(order.shape[0]):
-        for at in range(starts[k], starts[k + 1]):
-            base = (first_row[k] + at - starts[k]) * columns
-            for tile in range(base + spans[at, 0], base + spans[at, 1]):
-                ids[fill[tile]] = order[k]
+    for i in depth_order(depths, extents):
+        for at in range(starts[i], starts[i + 1]):
+            for tile in range(spans[at, 0], spans[at, 1]):
+                ids[fill[tile]] = i
                 fill[tile] += 1
     return offsets, ids

@@ -23,13 +23,12 @@ def test_rotations_equal_scipy_for_quaternions_of_any_length():
         np.testing.assert_allclose(rotation_matrices(jnp.asarray(QUATERNIONS)), _scipy(QUATERNIONS), atol=1e-15)
 
 
-@pytest.mark.parametrize("length", [1e-38, 1e-30, 1e-20, 1e19, 3e38])
+@pytest.mark.parametrize("length", [1e-34, 1e-30, 1e-20, 1e19, 1e37])
 def test_length_does_not_matter_over_the_range_of_float32(length):
+    # at both ends short of where a reciprocal, or a small entry, is no longer a normal number
     unit = QUATERNIONS / np.linalg.norm(QUATERNIONS, axis=1, keepdims=True)
     found = rotation_matrices(jnp.asarray(unit * length, jnp.float32))
-    # 1e-38 is the smallest normal number: entries below it are lost
-    np.testing.assert_allclose(found, _scipy(unit), atol=1e-6 if length > 1e-38 else 1.0)
-    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, _scipy(unit), atol=1e-6)
 
 
 def test_zero_stands_for_the_identity_and_gives_no_gradient():

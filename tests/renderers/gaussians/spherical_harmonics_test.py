@@ -74,7 +74,7 @@ def test_addition_theorem():
 
 def _scene(k=25, channels=3, seed=2):
     rng = np.random.default_rng(seed)
-    return rng.normal(0, 0.4, (9, k, channels)), rng.normal(size=(9, 3)) * 2
+    return rng.normal(0, 1.5, (9, k, channels)), rng.normal(size=(9, 3)) * 2
 
 
 @pytest.mark.parametrize("degree", range(MAX_DEGREE + 1))
