@@ -6,8 +6,6 @@
 Leaves splats.ply (in the capture's own frame), renders of the held-out views, turntable.mp4, report.html, metrics.json.
 """
 
-import dataclasses
-
 from experiments import errors, flags
 from experiments.splats.settings import FitConfig
 

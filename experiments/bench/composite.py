@@ -36,7 +36,7 @@ def _calls(shape, backend):
     # every array is an argument: XLA would sort constants while it compiles
     inputs = (means, arrays["conics"], arrays["opacities"], arrays["features"], extents, depths)
     forward, both = jax.jit(image), jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
-    return (lambda: forward(*inputs)), (lambda: both(*inputs)), count
+    return ((lambda: forward(*inputs)), (lambda: both(*inputs))), count
 
 
 def measure() -> dict[str, tuple[float, str]]:
@@ -44,14 +44,14 @@ def measure() -> dict[str, tuple[float, str]]:
     default = choose()
     rows: dict[str, tuple[float, str]] = {}
     for name in ("20k", "50k", "100k", "400k", "features16", "full_hd"):
-        forward, both, count = _calls(shapes.SHAPES[name], default)
+        (forward, both), count = _calls(shapes.SHAPES[name], default)
         rows[f"composite/{default}/{name}/intersections"] = (count, "")
         rows[f"composite/{default}/{name}/forward"] = (median_ms(forward), "ms")
         rows[f"composite/{default}/{name}/forward_backward"] = (median_ms(both), "ms")
     small, large = (rows[f"composite/{default}/{name}/forward_backward"][0] for name in ("20k", "400k"))
     rows[f"composite/{default}/growth_20k_to_400k"] = (large / small / 20, "times linear")
     if default != "xla":
-        ours, theirs = _calls(shapes.SCENE_50K, default), _calls(shapes.SCENE_50K, "xla")
+        (ours, _), (theirs, _) = _calls(shapes.SCENE_50K, default), _calls(shapes.SCENE_50K, "xla")
         for index, part in enumerate(("forward", "forward_backward")):
             _, slow, ratio = paired_ms(ours[index], theirs[index], repeats=5)
             rows[f"composite/xla/50k/{part}"] = (slow, "ms")

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import media
+from experiments.splats.field_stop import through_stop
 from experiments.splats.settings import FitConfig
-from experiments.splats.training import State, composite_background, splat_view, through_stop
+from experiments.splats.training import State, composite_background, splat_view
 from experiments.splats.views import Views
 from renderers.metrics import psnr, ssim
 
@@ -43,8 +44,8 @@ class Evaluator:
     def render(self, state: State, camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour in [0, 1], expected depth in units of the normalised scene, alpha."""
         camera = jax.tree.map(jnp.asarray, camera)
-        parts = _render(state, camera, self._background, config=self._config, capacity=self._capacity())
-        return tuple(np.asarray(part) for part in parts)
+        color, depth, alpha = _render(state, camera, self._background, config=self._config, capacity=self._capacity())
+        return np.asarray(color), np.asarray(depth), np.asarray(alpha)
 
     def compare(self, state: State, view: int) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
         """Quality of a view, its render behind the field stop, and its photograph on the run's background.
@@ -53,7 +54,7 @@ class Evaluator:
         """
         bare, _, _ = self.render(state, self._views.cameras[view])
         stop, image = self._views.stops[view], jnp.asarray(self._views.images[view])
-        color = np.asarray(through_stop(jnp.asarray(bare), jnp.asarray(stop.rows), jnp.asarray(stop.columns)))
+        color = through_stop(bare, stop)
         quality, similarity, target = _compare(jnp.asarray(color), image, self._background)
         numbers = {"psnr": float(quality), "ssim": float(similarity)}
         if not stop.is_open:
@@ -74,7 +75,7 @@ class Evaluator:
         numbers, color, target = self.compare(state, view)
         _, depth, alpha = self.render(state, self._views.cameras[view])
         seen = alpha > 0.5
-        near, far = (np.quantile(depth[seen], [0.02, 0.98]) if seen.any() else (0.0, 1.0))
+        near, far = np.quantile(depth[seen], [0.02, 0.98]) if seen.any() else (0.0, 1.0)
         shaded = np.where(seen[..., None], media.depth_colors(depth, near=float(near), far=float(far)), 255)
         error = np.clip(4 * np.abs(color - target), 0, 1)
         return media.side_by_side(target, color, error, shaded.astype(np.uint8)), numbers["psnr"]

@@ -1,8 +1,9 @@
 """The dark rim that undistortion or a lens leaves around photographs, as part of the image formation.
 
-Tools that undistort photographs leave rows and columns at the edge that no light reached: black in every picture, wherever
-it was taken. No scene explains them. They are modelled as a field stop, a transmission by row times one by column, which
-renders are multiplied by before they are compared with photographs. It is estimated from the training views alone.
+Tools that undistort photographs leave rows and columns at the edge that no light reached: black in every picture,
+wherever it was taken. No scene explains them. They are modelled as a field stop, a transmission by row times one by
+column, estimated from the training views alone. Training leaves them out; renders are multiplied by the transmission
+before they are compared with whole photographs.
 """
 
 import dataclasses
@@ -24,6 +25,12 @@ class FieldStop:
     columns: Float[np.ndarray, " w"]
 
     @property
+    def inside(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(first, one past last) row and column that all light reaches."""
+        lit_rows, lit_columns = np.flatnonzero(self.rows == 1), np.flatnonzero(self.columns == 1)
+        return (int(lit_rows[0]), int(lit_rows[-1]) + 1), (int(lit_columns[0]), int(lit_columns[-1]) + 1)
+
+    @property
     def is_open(self) -> bool:
         """Whether it lets all light pass."""
         return bool((self.rows == 1).all() and (self.columns == 1).all())
@@ -37,8 +44,8 @@ def open_stop(size: tuple[int, int]) -> FieldStop:
 def estimate(images: Sequence[UInt8[np.ndarray, "h w c"]]) -> FieldStop:
     """The rim that photographs of one size share.
 
-    From each edge inwards, rows belong to the rim while their mean over all pictures stays below 0.8 of that of the rows
-    inside; their transmission is that ratio. Columns alike.
+    From each edge inwards, rows belong to the rim while their mean over all pictures stays below 0.8 of that of the
+    rows inside; their transmission is that ratio. Columns alike.
 
     Args:
       images: training photographs; with an alpha channel, or fewer than 8, no rim is assumed.
@@ -66,3 +73,8 @@ def _mark_rim(profile, gain):
     rim = bright[0] if len(bright) else 0  # dark all through the band: not a rim but a dark scene
     if rim:
         gain[:rim] = profile[:rim] / profile[rim : rim + 4].mean()
+
+
+def through_stop(color: Float[np.ndarray, "h w c"], stop: FieldStop) -> Float[np.ndarray, "h w c"]:
+    """A render as the camera would have recorded it behind its field stop."""
+    return color * stop.rows[:, None, None] * stop.columns[None, :, None]

@@ -77,7 +77,11 @@ class Fit:
             return jnp.zeros((4, *shape), jnp.float32)
 
         like = training.Gaussians(
-            means=rows(3), quaternions=rows(4), log_scales=rows(3), opacity_logits=rows(), sh=rows((config.sh_degree + 1) ** 2, 3)
+            means=rows(3),
+            quaternions=rows(4),
+            log_scales=rows(3),
+            opacity_logits=rows(),
+            sh=rows((config.sh_degree + 1) ** 2, 3),
         )
         shapes = jax.eval_shape(lambda: training.initial_state(like, capacity))
         if self._mesh is None:

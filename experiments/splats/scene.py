@@ -1,11 +1,12 @@
 """From a capture to the normalised scene that is optimised, and back.
 
-Training works in a frame where the cameras are centred on the origin and their farthest lies at distance 1, so that step
-sizes mean the same in every capture. Results go back to the capture's own frame. The change of frame is a uniform scale and
-a shift: no rotation, so that colours keep their direction.
+Training works in a frame where the cameras are centred on the origin and their farthest lies at distance 1, so that
+step sizes mean the same in every capture. Results go back to the capture's own frame. The change of frame is a uniform
+scale and a shift: no rotation, so that colours keep their direction.
 """
 
 import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from experiments import keys
 from experiments.data.capture_record import Capture
 from experiments.errors import InputError
-from renderers.cameras.camera import Camera
+from renderers.cameras.camera import Camera, CameraModel
 from renderers.gaussians.gaussians import Gaussians, from_points
 
 
@@ -55,7 +56,7 @@ def cameras(capture: Capture, frame: Normalisation) -> list[Camera]:
                 capture.focal[view].astype(np.float32),
                 capture.principal[view].astype(np.float32),
                 capture.images[view].shape[:2],
-                capture.model,
+                typing.cast(CameraModel, capture.model),
             )
         )
     return made

@@ -16,7 +16,9 @@ class LearningRates:
     scales: float = field(default=5e-3, metadata={"help": "Logarithms of the scales."})
     quaternions: float = field(default=1e-3, metadata={"help": "Rotations."})
     opacities: float = field(default=5e-2, metadata={"help": "Opacity logits."})
-    colors: float = field(default=2.5e-3, metadata={"help": "Constant colour band; the higher bands learn 20 times slower."})
+    colors: float = field(
+        default=2.5e-3, metadata={"help": "Constant colour band; the higher bands learn 20 times slower."}
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,16 +41,21 @@ class FitConfig(RunConfig):
 
     data: str = field(
         default="demo",
-        metadata={"help": "Capture folder (transforms.json, Blender's split files or COLMAP), or demo: a small scene made on the fly."},
+        metadata={
+            "help": "Capture folder (transforms.json, Blender's split files or COLMAP), or demo: "
+            "a small scene made on the fly."
+        },
     )
     holdout: str | None = field(
         default=None,
         metadata={
-            "help": "Views to test on: N is every N-th by sorted name, from the first; anything else is a list of names. "
-            "By default the data set's own test views, else every 8th."
+            "help": "Views to test on: N is every N-th by sorted name, from the first; "
+            "anything else is a list of names. By default the data set's own test views, else every 8th."
         },
     )
-    downscale: int | None = field(default=None, metadata={"help": "Reduce the photographs so many times; by default to 1600 pixels."})
+    downscale: int | None = field(
+        default=None, metadata={"help": "Reduce the photographs so many times; by default to 1600 pixels."}
+    )
     poses: Literal["auto", "transforms", "colmap"] = field(
         default="auto", metadata={"help": "Which poses to trust where a capture has two sets."}
     )
@@ -57,14 +64,19 @@ class FitConfig(RunConfig):
     batch: int = field(default=1, metadata={"help": "Views a step; they are dealt out to the devices."})
     sh_degree: int = field(default=3, metadata={"help": "Degree of the view-dependent colour, 0 to 4."})
     init: Literal["auto", "points", "random"] = field(
-        default="auto", metadata={"help": "Start from the capture's points, or from random ones; auto takes points if there are."}
+        default="auto",
+        metadata={"help": "Start from the capture's points, or from random ones; auto takes points if there are."},
     )
     init_gaussians: int = field(default=10_000, metadata={"help": "Number of random Gaussians to start from."})
     background: Literal["auto", "black", "white", "random"] = field(
         default="auto", metadata={"help": "Behind transparent images; auto is white for Blender's, black for others."}
     )
-    antialias: bool = field(default=False, metadata={"help": "Compensate opacities for the pixel filter (Mip-Splatting)."})
-    ssim_weight: float = field(default=0.2, metadata={"help": "Share of 1 - SSIM in the photometric loss, the rest is L1."})
+    antialias: bool = field(
+        default=False, metadata={"help": "Compensate opacities for the pixel filter (Mip-Splatting)."}
+    )
+    ssim_weight: float = field(
+        default=0.2, metadata={"help": "Share of 1 - SSIM in the photometric loss, the rest is L1."}
+    )
     backend: Literal["reference", "xla", "cpu"] | None = field(
         default=None, metadata={"help": "Rasterizer; by default the fastest of this device."}
     )

@@ -56,13 +56,10 @@ class Batch:
     Attributes:
       images: UInt8["b h w c"], straight alpha if c is 4.
       cameras: of the normalised frame.
-      rows, columns: Float["b h"] and Float["b w"], transmission of the field stop.
     """
 
     images: UInt8[Array, "b h w c"]
     cameras: Camera
-    rows: Float[Array, "b h"]
-    columns: Float[Array, "b w"]
 
 
 def initial_state(gaussians: Gaussians, capacity: int) -> State:
@@ -80,12 +77,12 @@ def initial_state(gaussians: Gaussians, capacity: int) -> State:
 def grown(state: State, capacity: int) -> State:
     """The same state with room for more Gaussians."""
     old = state.alive.shape[0]
-    return jax.tree.map(lambda leaf: with_capacity(leaf, capacity) if leaf.ndim and leaf.shape[0] == old else leaf, state)
+    return jax.tree.map(
+        lambda leaf: with_capacity(leaf, capacity) if leaf.ndim and leaf.shape[0] == old else leaf, state
+    )
 
 
-def composite_background(
-    image: UInt8[Array, "h w c"], background: Float[Array, " 3"]
-) -> Float[Array, "h w 3"]:
+def composite_background(image: UInt8[Array, "h w c"], background: Float[Array, " 3"]) -> Float[Array, "h w 3"]:
     """The photograph in [0, 1] over a background, where it has an alpha channel."""
     values = image.astype(jnp.float32) / 255
     if image.shape[-1] == 3:
@@ -95,7 +92,10 @@ def composite_background(
 
 
 def band_mask(fraction: Float[Array, ""], degree: int) -> Float[Array, "k 1"]:
-    """Which colour bands take part: one more each tenth of the first third of the run, as data, so that nothing recompiles."""
+    """Which colour bands take part: one more each tenth of the first third of the run.
+
+    As data, so that nothing recompiles.
+    """
     band = jnp.asarray([b for b in range(degree + 1) for _ in range(2 * b + 1)], jnp.float32)
     return (fraction * 10 >= band).astype(jnp.float32)[:, None]
 
@@ -122,16 +122,8 @@ def splat_view(
 def _view_loss(gaussians, alive, view: Batch, background, config, capacity):
     """Photometric loss of one view, and the intersections that its render dropped."""
     rendering = splat_view(gaussians, alive, view.cameras, config, background, capacity)
-    color = through_stop(rendering.color, view.rows, view.columns)
     target = composite_background(view.images, background)
-    return l1_ssim(color, target, ssim_weight=config.ssim_weight), rendering.overflow
-
-
-def through_stop(
-    color: Float[Array, "h w 3"], rows: Float[Array, " h"], columns: Float[Array, " w"]
-) -> Float[Array, "h w 3"]:
-    """A render as the camera would have recorded it behind its field stop."""
-    return color * rows[:, None, None] * columns[None, :, None]
+    return l1_ssim(rendering.color, target, ssim_weight=config.ssim_weight), rendering.overflow
 
 
 def _cost(gaussians, alive, config):
@@ -226,9 +218,9 @@ def _rates(config: FitConfig, means_rate):
     bands = jnp.full((1, k, 1), rates.colors * HIGHER_BANDS, jnp.float32).at[:, 0].set(rates.colors)
     return Gaussians(
         means=means_rate,
-        quaternions=rates.quaternions,
-        log_scales=rates.scales,
-        opacity_logits=rates.opacities,
+        quaternions=jnp.float32(rates.quaternions),
+        log_scales=jnp.float32(rates.scales),
+        opacity_logits=jnp.float32(rates.opacities),
         sh=bands,
     )
 

@@ -15,12 +15,12 @@ from experiments.splats.field_stop import FieldStop, estimate, open_stop
 from experiments.splats.scene import Normalisation, cameras
 from experiments.splats.settings import FitConfig
 from experiments.splats.training import Batch
-from renderers.cameras.camera import Camera
+from renderers.cameras.camera import Camera, crop
 
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Cameras in the normalised frame, photographs with their field stops, and their division into training and test."""
+    """Cameras in the normalised frame, photographs with their field stops and their division into training and test."""
 
     names: tuple[str, ...]
     images: tuple[np.ndarray, ...]
@@ -43,7 +43,9 @@ def divide(capture: Capture, frame: Normalisation, config: FitConfig) -> Views:
     shapes = {capture.images[i].shape for i in train}
     if config.batch > 1 and len(shapes) > 1:
         raise InputError(f"the training images have {len(shapes)} different sizes: choose --batch=1")
-    stops = {shape: estimate([capture.images[i] for i in train if capture.images[i].shape == shape]) for shape in shapes}
+    stops = {
+        shape: estimate([capture.images[i] for i in train if capture.images[i].shape == shape]) for shape in shapes
+    }
     return Views(
         names=capture.names,
         images=capture.images,
@@ -70,26 +72,32 @@ class Batches:
     def __init__(self, views: Views, config: FitConfig, mesh: Mesh | None) -> None:
         if mesh is not None and config.batch % mesh.size:
             raise InputError(f"--batch={config.batch} does not divide over {mesh.size} devices; choose a multiple")
-        self._views, self._seed, self._batch = views, config.seed, config.batch
+        self._train, self._seed, self._batch = views.train, config.seed, config.batch
+        self._photographs = {i: _lit_part(views, i) for i in views.train}
         self._sharding = None if mesh is None else NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     def indices(self, step: int) -> list[int]:
         """Views of a step."""
         positions = range(step * self._batch, (step + 1) * self._batch)
-        return [self._views.train[keys.index_at(self._seed, at, len(self._views.train))] for at in positions]
+        return [self._train[keys.index_at(self._seed, at, len(self._train))] for at in positions]
 
     def __call__(self, step: int) -> Batch:
         """Images and cameras of a step, on the host, or spread over the mesh."""
-        chosen = self.indices(step)
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[self._views.cameras[i] for i in chosen])
-        batch = Batch(
-            images=np.stack([self._views.images[i] for i in chosen]),
-            cameras=stacked,
-            rows=np.stack([self._views.stops[i].rows for i in chosen]),
-            columns=np.stack([self._views.stops[i].columns for i in chosen]),
+        chosen = [self._photographs[i] for i in self.indices(step)]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[camera for _, camera in chosen])
+        return Batch(
+            images=self._put(np.stack([image for image, _ in chosen])), cameras=jax.tree.map(self._put, stacked)
         )
+
+    def _put(self, leaf: np.ndarray) -> jax.Array:
         if self._sharding is None:
-            return jax.tree.map(jnp.asarray, batch)
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_callback(leaf.shape, self._sharding, lambda index: leaf[index]), batch
-        )
+            return jnp.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, self._sharding, lambda index: leaf[index])
+
+
+def _lit_part(views: Views, index: int) -> tuple[np.ndarray, Camera]:
+    """A photograph without the rim of its field stop, which no scene explains, and the camera of that part."""
+    (top, bottom), (left, right) = views.stops[index].inside
+    camera = crop(views.cameras[index], top, left, (bottom - top, right - left))
+    camera = jax.tree.map(np.asarray, camera)
+    return views.images[index][top:bottom, left:right], camera

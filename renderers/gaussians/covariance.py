@@ -1,6 +1,7 @@
 """Covariance of a Gaussian from its quaternion and scales: Sigma = R S S^T R^T (arXiv 2308.04079, Eq. 6)."""
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -9,7 +10,7 @@ def normalise_quaternions(quaternions: Float[Array, "*batch 4"]) -> Float[Array,
 
     Divides by the largest entry first, so that neither tiny nor huge quaternions overflow when squared.
     """
-    largest = jnp.max(jnp.abs(quaternions), -1, keepdims=True)
+    largest = lax.stop_gradient(jnp.max(jnp.abs(quaternions), -1, keepdims=True))  # the result does not depend on it
     scaled = quaternions / jnp.where(largest > 0, largest, 1.0)
     squared = jnp.sum(scaled * scaled, -1, keepdims=True)
     return scaled / jnp.sqrt(jnp.where(squared > 0, squared, 1.0))

@@ -1,9 +1,9 @@
-"""Growing and moving Gaussians while they are fitted, as Markov chain Monte Carlo (Kheradmand et al. 2024, arXiv 2404.09591).
+"""Growing and moving Gaussians while they are fitted, as Markov chain Monte Carlo.
 
-Arrays have a fixed capacity; `alive` says which rows are Gaussians. Gaussians that have become transparent are moved onto
-others, new ones are born on others, in proportion to opacity, and all move at random: a Langevin step that explores where
-Gaussians are faint. Nothing is cloned or pruned by thresholds on gradients, and no shape changes.
-Constants are those of gsplat 1.6.0's MCMC strategy.
+The method is that of Kheradmand et al. 2024 (arXiv 2404.09591). Arrays have a fixed capacity; `alive` says which rows
+are Gaussians. Gaussians that have become transparent are moved onto others, new ones are born on others, in proportion
+to opacity, and all move at random: a Langevin step that explores where Gaussians are faint. Nothing is cloned or pruned
+by thresholds on gradients, and no shape changes. Constants are those of gsplat 1.6.0's MCMC strategy.
 """
 
 import math
@@ -28,9 +28,9 @@ def share(
     o' = 1 - (1 - o)^(1/N), and scales by o / (sum_{i=1}^{N} sum_{k=0}^{i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1))
     (arXiv 2404.09591, Eq. 9), which keeps the total of alpha along a ray through the centre.
 
-    The double sum is sum_{k=1}^{N} C(N, k) (-1)^(k-1) o'^k / sqrt(k) by the hockey-stick identity, which is the integral of
-    1 - (1 - o' exp(-x^2))^N over the real line, divided by sqrt(pi). It is computed as that integral: the binomials cancel
-    catastrophically in float32 beyond N = 10.
+    The double sum is sum_{k=1}^{N} C(N, k) (-1)^(k-1) o'^k / sqrt(k) by the hockey-stick identity, which is the
+    integral of 1 - (1 - o' exp(-x^2))^N over the real line, divided by sqrt(pi). It is computed as that integral: the
+    binomials cancel catastrophically in float32 beyond N = 10.
 
     Args:
       opacities: in [0, 1).
@@ -39,7 +39,8 @@ def share(
     """
     n = jnp.clip(shares, 1, MAX_SHARES).astype(opacities.dtype)
     new = -jnp.expm1(jnp.log1p(-jnp.minimum(opacities, 1 - 1e-6)) / n)
-    x = jnp.linspace(0.0, 4.5, 46, dtype=opacities.dtype)  # the trapezoid rule converges exponentially on such an integrand
+    # the trapezoid rule converges exponentially on such an integrand
+    x = jnp.linspace(0.0, 4.5, 46, dtype=opacities.dtype)
     covered = -jnp.expm1(n[:, None] * jnp.log1p(-new[:, None] * jnp.exp(-x * x)[None]))
     weights = jnp.full_like(x, 2 * 0.1 / math.sqrt(math.pi)).at[0].mul(0.5)
     total = jnp.sum(covered * weights[None], 1)
@@ -56,8 +57,8 @@ def relocate(
 ) -> tuple[Gaussians, Bool[Array, " n"], Bool[Array, " n"]]:
     """Move dead Gaussians onto live ones, and give birth to new ones in free rows.
 
-    A Gaussian that receives N - 1 others becomes N equal ones that look alike (`share`). Receivers are drawn in proportion
-    to opacity, with replacement. Pure, static shapes; equal keys give equal results.
+    A Gaussian that receives N - 1 others becomes N equal ones that look alike (`share`). Receivers are drawn in
+    proportion to opacity, with replacement. Pure, static shapes; equal keys give equal results.
 
     Args:
       key: used up.
@@ -128,6 +129,6 @@ def explore(
     )
 
 
-def with_capacity(rows: Float[Array, "n *rest"] | Bool[Array, "n *rest"], capacity: int) -> Array:
+def with_capacity(rows: Float[Array, " n *rest"] | Bool[Array, " n *rest"], capacity: int) -> Array:
     """Rows padded with zeros to a larger capacity; zero rows are harmless Gaussians while they are not alive."""
     return jnp.pad(rows, [(0, capacity - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from renderers.gaussians.spherical_harmonics import BAND_0
 
@@ -74,7 +74,7 @@ def from_points(
         raise ValueError(
             f"expected at least 4 points to take neighbour distances from, got {len(points)}; start from random points"
         )
-    distances = cKDTree(points).query(points, k=4, workers=-1)[0][:, 1:]
+    distances = KDTree(points).query(points, k=4, workers=-1)[0][:, 1:]
     extent = float(np.ptp(points, axis=0).max())
     scales = np.maximum(np.sqrt(np.mean(distances**2, axis=1)), max(1e-7 * extent, 1e-30)) * scale_factor
     sh = np.zeros((len(points), (degree + 1) ** 2, 3), np.float32)

@@ -75,7 +75,10 @@ def _orthographic(x, y, z, camera):
 
 
 def _fisheye(x, y, z, camera):
-    """Equidistant lens, r = f theta. The epsilons are gsplat's: they keep the axis finite and belong to the contract."""
+    """Equidistant lens, r = f theta.
+
+    The epsilons are gsplat's: they keep the axis finite and belong to the contract.
+    """
     fx, fy = camera.focal
     cx, cy = camera.principal
     squared = x * x + y * y
@@ -138,13 +141,14 @@ def project(
     """Project Gaussians through a camera and cull what cannot be seen.
 
     Culled are Gaussians outside near < z < far, with opacity below 1/255, whose covariance degenerates or overflows, or
-    whose box misses the image. Differentiable in every array and in the camera's pose, focal lengths and principal point;
-    culled entries carry zero gradient. Nothing flows through extents and radii.
+    whose box misses the image. Differentiable in every array and in the camera's pose, focal lengths and principal
+    point; culled entries carry zero gradient. Nothing flows through extents and radii.
 
     Args:
       means, quaternions, scales, opacities: post-activation; quaternions wxyz of any length, opacities in [0, 1].
       camera: ideal lens (no distortion coefficients).
-      antialias: scale opacities by sqrt(det(cov) / det(cov + blur I)), floored at 0.005 (Mip-Splatting, arXiv 2311.16493).
+      antialias: scale opacities by sqrt(det(cov) / det(cov + blur I)), floored at 0.005
+        (Mip-Splatting, arXiv 2311.16493).
       blur: pixel^2 added to both variances.
       near, far: camera z, world units.
 
@@ -152,7 +156,9 @@ def project(
       ValueError: the camera has distortion coefficients.
     """
     if camera.distortion is not None:
-        raise ValueError("expected an ideal lens, got distortion coefficients: undistort the images or drop the coefficients")
+        raise ValueError(
+            "expected an ideal lens, got distortion coefficients: undistort the images or drop the coefficients"
+        )
     means, quaternions, scales, opacities, sane = _sane(means, quaternions, scales, opacities)
     x, y, z = camera_points(means, camera)
     in_range = sane & (z > near) & (z < far)

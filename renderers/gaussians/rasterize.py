@@ -9,7 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from renderers.cameras.camera import Camera
-from renderers.gaussians.gaussians import Gaussians, sh_degree as stored_degree
+from renderers.gaussians.gaussians import Gaussians
+from renderers.gaussians.gaussians import sh_degree as stored_degree
 from renderers.gaussians.projection import project
 from renderers.gaussians.spherical_harmonics import sh_colors
 from renderers.kernels.composite.api import composite
@@ -88,7 +89,9 @@ def rasterize(
     """
     dtype = means.dtype
     if background is not None and background.shape[-1] != colors.shape[-1]:
-        raise ValueError(f"expected a background of {colors.shape[-1]} channels like the colors, got {background.shape[-1]}")
+        raise ValueError(
+            f"expected a background of {colors.shape[-1]} channels like the colors, got {background.shape[-1]}"
+        )
     camera = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), camera)
     projected = project(
         means, quaternions, scales, opacities, camera, antialias=antialias, blur=blur, near=near, far=far

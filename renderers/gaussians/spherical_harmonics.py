@@ -1,7 +1,7 @@
 """View-dependent colour as real spherical harmonics.
 
-Basis order and signs are those of the 3D Gaussian Splatting files (arXiv 2308.04079): the real orthonormal harmonics with
-the Condon-Shortley phase, band l at indices l^2 .. l^2 + 2l, so that band 1 is (-y, z, -x) times 0.4886.
+Basis order and signs are those of the 3D Gaussian Splatting files (arXiv 2308.04079): the real orthonormal harmonics
+with the Condon-Shortley phase, band l at indices l^2 .. l^2 + 2l, so that band 1 is (-y, z, -x) times 0.4886.
 """
 
 import math
@@ -31,13 +31,13 @@ def sh_basis(directions: Float[Array, "*batch 3"], degree: int) -> Float[Array, 
     if not 0 <= degree <= MAX_DEGREE:
         raise ValueError(f"expected a spherical-harmonic degree in 0..{MAX_DEGREE}, got {degree}")
     x, y, z = directions[..., 0], directions[..., 1], directions[..., 2]
+    xx, yy, zz = x * x, y * y, z * z
     basis = [jnp.full_like(x, BAND_0)]
     if degree >= 1:
         a = math.sqrt(3 / (4 * math.pi))
         basis += [-a * y, a * z, -a * x]
     if degree >= 2:
         a, b = math.sqrt(15 / (4 * math.pi)), math.sqrt(5 / (16 * math.pi))
-        xx, yy, zz = x * x, y * y, z * z
         basis += [a * x * y, -a * y * z, b * (3 * zz - 1), -a * x * z, a / 2 * (xx - yy)]
     if degree >= 3:
         a, b = math.sqrt(35 / (32 * math.pi)), math.sqrt(105 / (4 * math.pi))

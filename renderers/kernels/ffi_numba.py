@@ -1,7 +1,7 @@
 """Numba kernels as typed XLA FFI handlers: native code that XLA:CPU calls directly, with no Python, GIL or compiler.
 
-XLA hands a handler one pointer, an XLA_FFI_CallFrame. The layouts below are those of xla/ffi/api/c_api.h, API version 0.x
-(`jax.ffi.include_dir()` holds the header), in units of 8-byte words:
+XLA hands a handler one pointer, an XLA_FFI_CallFrame. The layouts below are those of xla/ffi/api/c_api.h, API version
+0.x (`jax.ffi.include_dir()` holds the header), in units of 8-byte words:
 
     call frame   [0] size  [1] extension  [2] api  [3] context  [4] stage  [5..9] arguments  [10..14] results  ...
     arguments    [0] size  [1] extension  [2] count  [3] types  [4] pointer to the buffer pointers    (results alike)
@@ -45,7 +45,10 @@ def _words(address, count):
 
 @njit()
 def answered_metadata(frame):
-    """Answer XLA's question for the API version, which it asks once before the first call; False if this is a real call."""
+    """Answer XLA's question for the API version, which it asks once before the first call.
+
+    False if this is a real call.
+    """
     extension = _words(frame, 2)[1]
     if extension == 0 or (_words(extension, 2)[1] & 0xFFFFFFFF) != _METADATA_EXTENSION:
         return False

@@ -1,4 +1,7 @@
-"""Numba's compiler, with a disk cache that is never stale and functions freed from what an import hook wrapped them in."""
+"""Numba's compiler, with a disk cache that is never stale.
+
+Functions are freed from what an import hook wrapped them in.
+"""
 
 import contextlib
 import functools

@@ -1,8 +1,8 @@
 """Sixteen float32 lanes as one value in Numba code: explicit vector registers instead of hoping for auto-vectorisation.
 
 A `lanes` value is an LLVM `<16 x float>`, which every CPU target legalises to its own registers (one AVX-512, two AVX,
-four NEON). Arithmetic with scalars broadcasts. LLVM's loop vectoriser, given the same kernels as scalar loops, guarded each
-loop by alias checks and ran 2-4x slower.
+four NEON). Arithmetic with scalars broadcasts. LLVM's loop vectoriser, given the same kernels as scalar loops, guarded
+each loop by alias checks and ran 2-4x slower.
 """
 
 import math

@@ -2,10 +2,11 @@
 
     python -m tests.mutation.flip_vjp_signs [--backend reference|xla|cpu]
 
-A term is an operand of a sum or difference, a negation, or a value that is assigned or returned (a gradient's column, a
-factor of one); index arithmetic is none. The broken copy of the module lives in memory only: neither the working tree nor
-Numba's cache is touched. It is judged as `tests/renderers/kernels/composite/backward_test.py` judges the real one, by central
-differences. Exit code 1 if a broken copy passes. (gsplat's PR 136, a wrong gradient that weak tests let through, is why.)
+A term is an operand of a sum or difference, a negation, or a value that is assigned or returned (a
+gradient's column, a factor of one); index arithmetic is none. The broken copy of the module lives in
+memory only: neither the working tree nor Numba's cache is touched. It is judged as
+`tests/renderers/kernels/composite/backward_test.py` judges the real one, by central differences. Exit
+code 1 if a broken copy passes. (gsplat's PR 136, a wrong gradient that weak tests let through, is why.)
 """
 
 import argparse
@@ -23,8 +24,8 @@ from tests.renderers.kernels.composite import backward_test, finite_differences
 
 # Names that count or index: an expression of nothing else is not part of a derivative.
 _INDICES = set(
-    "at channel channels CHUNK column columns end first GEOMETRY height i ids j k last left lists n np offsets part rows "
-    "start step stride TILE tile tiles top width x y _CHECK _PARTS".split()
+    "at channel channels CHUNK column columns end first GEOMETRY height i ids j k last left lists n np offsets part "
+    "rows start step stride TILE tile tiles top width x y _CHECK _PARTS".split()
 )
 # Assigned values that are no derivative, or whose sign changes nothing, by backend and target.
 _NO_TERMS = {
@@ -190,7 +191,10 @@ def main(backends: list[str]) -> int:
             killed = not error < backward_test.TOLERANCES[backend]
             if not killed:
                 survivors.append(mutant)
-            print(f"{'killed  ' if killed else 'SURVIVED'} {backend}.py:{mutant.line:<4} {error:8.1e}  {mutant.term}", flush=True)
+            print(
+                f"{'killed  ' if killed else 'SURVIVED'} {backend}.py:{mutant.line:<4} {error:8.1e}  {mutant.term}",
+                flush=True,
+            )
             jax.clear_caches()
         table.append((backend, len(found), sum(mutant.backend == backend for mutant in survivors)))
     print(f"\n{'backend':<10} {'mutants':>8} {'killed':>8} {'survived':>8}")

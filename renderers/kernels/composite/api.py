@@ -67,8 +67,8 @@ def composite(
       depths: near to far; equal depths keep the order given.
       size: image (height, width).
       probe: pass zeros to receive the absolute-valued gradient of means2d as its cotangent.
-      capacity: bound on (Gaussian, tile) intersections of the xla backend. None: counted and rounded up to a power of two
-        outside a trace, `tiling.default_capacity` inside one. The other backends need none.
+      capacity: bound on (Gaussian, tile) intersections of the xla backend. None: counted and rounded up to a power of
+        two outside a trace, `tiling.default_capacity` inside one. The other backends need none.
       backend: None takes the platform's default; an explicit one never falls back.
 
     Raises:
@@ -79,7 +79,9 @@ def composite(
     if n == 0:
         dtype = means2d.dtype
         return Composited(
-            image=jnp.zeros((*size, channels), dtype), transmittance=jnp.ones(size, dtype), overflow=jnp.zeros((), jnp.int32)
+            image=jnp.zeros((*size, channels), dtype),
+            transmittance=jnp.ones(size, dtype),
+            overflow=jnp.zeros((), jnp.int32),
         )
     probe = jnp.zeros_like(means2d) if probe is None else probe
     extents, depths = lax.stop_gradient((extents, depths))

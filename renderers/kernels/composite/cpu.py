@@ -1,9 +1,9 @@
 """Compositing on the host in Numba, float32: tiles in parallel, a tile's rows of 16 pixels as vector registers.
 
-The arithmetic is that of `xla.py`. A pixel that has stopped carries its transmittance negated, which keeps every later test
-false. The tile lists are made anew for the backward pass: that costs a tenth of what follows, and no capacity has to be
-fixed. Each intersection writes its own gradient row, then rows are summed per Gaussian in list order: results do not depend
-on the number of threads. `cpu_handlers.py` makes these functions known to XLA.
+The arithmetic is that of `xla.py`. A pixel that has stopped carries its transmittance negated, which keeps every later
+test false. The tile lists are made anew for the backward pass: that costs a tenth of what follows, and no capacity has
+to be fixed. Each intersection writes its own gradient row, then rows are summed per Gaussian in list order: results do
+not depend on the number of threads. `cpu_handlers.py` makes these functions known to XLA.
 """
 
 import math
@@ -116,7 +116,9 @@ def forward(means, conics, opacities, features, extents, depths, image, final):
 
 @njit(inline="always")
 def _load_tile(state, stride, top, left, image, final, g_image, g_final):
-    """Rows of transmittance, of the output's inner product with its cotangents still to come (all), and of cotangents."""
+    """Rows of transmittance, of the output's inner product with its cotangents still to come (all),
+    and of cotangents.
+    """
     height, width, channels = image.shape
     state[:] = _ZERO
     for y in range(TILE):

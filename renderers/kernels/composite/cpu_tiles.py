@@ -1,6 +1,7 @@
 """Tile lists on the host: depth order, exact ellipse-tile overlap, counting sort. Numba, float32.
 
-Same lists as `renderers.kernels.tiling` but for tiles that a Gaussian's box meets and its ellipse does not, which it skips.
+Same lists as `renderers.kernels.tiling` but for tiles that a
+Gaussian's box meets and its ellipse does not, which it skips.
 """
 
 import math
@@ -62,8 +63,8 @@ def _clamp(value, limit):
 def tile_span(row, i, means, conics, extents, level, columns):
     """First and one-past-last tile of a row of tiles that the ellipse a dx^2 + 2 b dx dy + c dy^2 = 2 level meets.
 
-    The right edge x(dy) = (-b dy + sqrt(2 a level - (ac - b^2) dy^2)) / a is concave, so that its maximum over the row's
-    band lies where the ellipse is widest, or at the band's nearer end; the left edge mirrors it.
+    The right edge x(dy) = (-b dy + sqrt(2 a level - (ac - b^2) dy^2)) / a is concave, so that its maximum over the
+    row's band lies where the ellipse is widest, or at the band's nearer end; the left edge mirrors it.
     """
     a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
     extent_x, extent_y = extents[i, 0], extents[i, 1]
@@ -85,9 +86,10 @@ def tile_span(row, i, means, conics, extents, level, columns):
 
 @njit(parallel=True, nogil=True, cache=True)
 def _spans(means, conics, opacities, extents, rows, columns):
-    """Runs of tiles that each Gaussian meets, one a row of tiles: spans[starts[i]:starts[i + 1]] = (first, one past last).
+    """Runs of tiles that each Gaussian meets, one a row of tiles.
 
-    In the order of the Gaussians, not of depth: memory is read in sequence.
+    spans[starts[i]:starts[i + 1]] = (first, one past last), in the order of the Gaussians, not of depth: memory is
+    read in sequence.
     """
     n = opacities.shape[0]
     first_row, starts = np.empty(n, np.int32), np.zeros(n + 1, np.int64)

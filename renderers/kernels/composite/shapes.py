@@ -95,7 +95,10 @@ def conics_of(covariances: np.ndarray) -> np.ndarray:
 
 
 def box_extents(covariances: np.ndarray, opacities: np.ndarray) -> np.ndarray:
-    """Half sizes [n, 2] of the boxes outside which alpha is below 1/255; zero for Gaussians that are never that opaque."""
+    """Half sizes [n, 2] of the boxes outside which alpha is below 1/255.
+
+    Zero for Gaussians that are never that opaque.
+    """
     visible = opacities >= ALPHA_THRESHOLD
     deviations = np.sqrt(2 * np.log(np.where(visible, opacities / ALPHA_THRESHOLD, 1.0)))
     return np.where(visible[:, None], deviations[:, None] * np.sqrt(covariances[:, [0, 2]]), 0.0)

@@ -1,8 +1,8 @@
 """Portable tiled compositing in plain XLA: any device, any float dtype.
 
-One tile at a time, its 256 pixels on the minor axis, Gaussians in chunks, until the run ends or every pixel has stopped.
-Walking one tile at a time beats batching tiles on CPUs (it stays in cache and keeps the early exit). The backward pass
-walks front to back as well: with S the part of the output's inner product that is still to come,
+One tile at a time, its 256 pixels on the minor axis, Gaussians in chunks, until the run ends or every pixel has
+stopped. Walking one tile at a time beats batching tiles on CPUs (it stays in cache and keeps the early exit). The
+backward pass walks front to back as well: with S the part of the output's inner product that is still to come,
 
     S_i = sum_{j > i} w_j v_j + T_final g_T,   v_i = f_i . g,   dL / dalpha_i = T_i v_i - S_i / (1 - alpha_i),
 
@@ -153,7 +153,13 @@ def backward(
             # the chunk may reach into the next tile's run: leave those rows as they are
             old = lax.dynamic_slice_in_dim(gradient, start, CHUNK)
             new = jnp.where(inside, jnp.stack(columns, 1), old)
-            return start + CHUNK, transmittance, alive, to_come, lax.dynamic_update_slice_in_dim(gradient, new, start, 0)
+            return (
+                start + CHUNK,
+                transmittance,
+                alive,
+                to_come,
+                lax.dynamic_update_slice_in_dim(gradient, new, start, 0),
+            )
 
         state = (
             lists.offsets[tile],

@@ -39,8 +39,8 @@ def test_results_look_the_same_from_the_captures_cameras(capture):
     )
     outside = render(scene.to_capture_frame(gaussians, frame), own, backend="xla", capacity=2**14)
     difference = np.abs(np.asarray(inside.color - outside.color)).max(-1)
-    # float32 positions 25 units from the origin are off by 1e-6, 1e-4 pixels here; a Gaussian whose alpha is within that
-    # of 1/255 may be dropped in one of the two, which costs a pixel 1/255 of its colour
+    # float32 positions 25 units from the origin are off by 1e-6, 1e-4 pixels here; a Gaussian whose alpha is within
+    # that of 1/255 may be dropped in one of the two, which costs a pixel 1/255 of its colour
     assert np.quantile(difference, 0.98) < 1e-3 and difference.max() < 4 / 255
     np.testing.assert_allclose(outside.expected_depth, frame.scale * inside.expected_depth, rtol=2e-3, atol=1e-3)
 

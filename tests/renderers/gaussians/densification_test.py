@@ -76,8 +76,9 @@ def test_relocation_moves_the_dead_in_proportion_to_opacity(key):
 
 
 def test_relocation_leaves_the_picture_alone_and_births_exactly_what_is_asked(key):
-    # copies coincide, and each pixel's product of 1 - alpha is kept to second order in how far the profile departs from
-    # a Gaussian: measured 0.012 at the worst pixel for faint splits; opaque ones differ more, as the paper's Fig. 2 shows
+    # copies coincide, and each pixel's product of 1 - alpha is kept to second order
+    # in how far the profile departs from a Gaussian: measured 0.012 at the worst
+    # pixel for faint splits; opaque ones differ more, as the paper's Fig. 2 shows
     n, free = 60, 40
     scene = _scene(n, opacity=(0.02, 0.25))
     padded = jax.tree.map(lambda rows: with_capacity(rows, n + free), scene)
@@ -87,7 +88,9 @@ def test_relocation_leaves_the_picture_alone_and_births_exactly_what_is_asked(ke
     pose = jnp.eye(4).at[2, 3].set(4.0)
     camera = Camera(pose, jnp.array([50.0, 50.0]), jnp.array([24.0, 24.0]), (48, 48))
     before = render(scene, camera, backend="xla", capacity=4096).color
-    after = render(jax.tree.map(lambda rows: rows[np.asarray(now_alive)], grown), camera, backend="xla", capacity=4096).color
+    after = render(
+        jax.tree.map(lambda rows: rows[np.asarray(now_alive)], grown), camera, backend="xla", capacity=4096
+    ).color
     assert float(jnp.abs(after - before).max()) < 0.03
     assert float(jnp.abs(after - before).mean()) < 2e-3
     same = ~np.asarray(changed)

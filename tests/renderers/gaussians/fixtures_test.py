@@ -1,9 +1,9 @@
 """The rasterizer against gsplat's PyTorch reference: images, alphas and every gradient, the camera's included.
 
-The files are made by tests/fixtures/make/gaussians.py (trimmed copies, in the repository) or lie in shared/fixtures (whole,
-run with `-m slow`). They hold float64 numbers for float32 inputs; their cotangents are zero where float32 could take another
-branch. Not compared: the skew entries of Ks' gradient (gsplat reads a 3 x 3 matrix; a camera has no skew) and the last
-rows of the matrices.
+The files are made by tests/fixtures/make/gaussians.py (trimmed copies, in the repository) or lie
+in shared/fixtures (whole, run with `-m slow`). They hold float64 numbers for float32 inputs; their
+cotangents are zero where float32 could take another branch. Not compared: the skew entries of Ks'
+gradient (gsplat reads a 3 x 3 matrix; a camera has no skew) and the last rows of the matrices.
 """
 
 import functools

@@ -1,5 +1,5 @@
-"""Compositing in numpy, float64, every Gaussian at every pixel: the oracle of the tests, and how near each pixel is to a
-threshold that rounding could cross.
+"""Compositing in numpy, float64, every Gaussian at every pixel: the oracle of the tests, and how near each pixel is to
+a threshold that rounding could cross.
 
 Shares no code with the library, its thresholds included.
 """
@@ -17,10 +17,11 @@ class Blended:
       image: [h, w, c] without background.
       transmittance: [h, w].
       weights: [n, h, w], alpha times transmittance in front, in the order of the input.
-      margin: [h, w], smallest relative distance of an alpha to 1/255 or of a transmittance to 1e-4 before the pixel stops.
+      margin: [h, w], smallest relative distance of an alpha to 1/255 or of a transmittance to 1e-4 before the
+        pixel stops.
       clamp_margin: [h, w], the same to the clamp at 0.99, which bends the image but only breaks its gradient.
-      rounding: [h, w], largest error of an exponent sigma that float32 arithmetic may make: the terms of sigma for a long
-        thin ellipse are far larger than their sum.
+      rounding: [h, w], largest error of an exponent sigma that float32 arithmetic may make: the terms of sigma for a
+        long thin ellipse are far larger than their sum.
     """
 
     image: np.ndarray

@@ -1,6 +1,7 @@
 """Every backend of compositing against the reference: images, transmittance and all gradients, on hostile scenes.
 
-A new backend joins by a row in ROWS. The truth is the reference in float64, which `reference_test.py` holds against numpy.
+A new backend joins by a row in ROWS. The truth is the reference
+in float64, which `reference_test.py` holds against numpy.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Gradients of compositing by central differences of the numpy oracle, and each hand-written backward pass run alone.
 
-`backward_test.py` compares the two; `tests/mutation/flip_vjp_signs.py` does the same with backward passes that it has broken.
-Each `run_*` takes the module under test as its argument, so that a broken copy can be passed.
+`backward_test.py` compares the two; `tests/mutation/flip_vjp_signs.py` does the same with backward passes that it has
+broken. Each `run_*` takes the module under test as its argument, so that a broken copy can be passed.
 """
 
 import functools

@@ -1,4 +1,6 @@
-"""Small scenes of 2D Gaussians that reach every branch of compositing, and cotangents that keep off its discontinuities."""
+"""Small scenes of 2D Gaussians that reach every branch of compositing, and cotangents that keep off its
+discontinuities.
+"""
 
 import numpy as np
 
@@ -106,7 +108,9 @@ def one_tile(seed: int = 4, n: int = NUM) -> dict[str, np.ndarray]:
 def safe_cotangents(
     scene: dict[str, np.ndarray], size: tuple[int, int] = SIZE, seed: int = 9
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random cotangents of image and transmittance, zero where rounding could change a branch; and the mask of the rest."""
+    """Random cotangents of image and transmittance, zero where rounding could change a branch; and the mask
+    of the rest.
+    """
     rng = np.random.default_rng(seed)
     oracle = brute_force.blend(scene, size)
     safe = (oracle.margin > MARGIN) & (oracle.rounding < ROUNDING)
