@@ -67,6 +67,7 @@ def _run(config: FitConfig, stop) -> int:
         return errors.EXIT_STOPPED
     if first:
         fit.export(folder, finished)
+    runtime.wait_for_all("results written")
     stop.exit_if_requested()
     return errors.EXIT_OK
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import jax
+from jax.experimental import multihost_utils
 
 from experiments import config_fields, errors, launchers
 
@@ -81,6 +82,12 @@ def setup(
 def is_distributed() -> bool:
     """Whether `setup` joined this process to others."""
     return _distributed
+
+
+def wait_for_all(what: str) -> None:
+    """Waits until every process has come here: one that leaves early would take the others with it."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def set_compilation_cache(folder: str | None = None, environ: Mapping[str, str] | None = None) -> pathlib.Path | None:

@@ -157,7 +157,8 @@ class Fit:
 
     def export(self, folder: pathlib.Path, finished: train_loop.Finished) -> None:
         """Scene, pictures, video, report and final numbers."""
-        state = finished.state
+        # one process alone writes, and must not wait for the others in a program over all devices
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf.addressable_data(0)), finished.state)
         number = results.write_scene(folder, state, self._frame)
         quality = self._evaluator.test(state, lambda: self._stop.requested)
         self._stop.exit_if_requested()

@@ -7,6 +7,7 @@ import typing
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from renderers.kernels import tiling
@@ -93,7 +94,7 @@ def composite(
         capacity = _capacity(means2d, extents, size)
     plan = _Plan(chosen, size, capacity or 0)
     inputs = _alike(means2d, conics, opacities, features, probe, extents, depths)
-    image, transmittance, overflow = _tiled(plan, *inputs)
+    image, transmittance, overflow = typing.cast(tuple[jax.Array, jax.Array, jax.Array], _tiled(plan, *inputs))
     return Composited(image=image, transmittance=transmittance, overflow=overflow)
 
 
@@ -107,7 +108,7 @@ def _alike(*arrays):
 
 
 def _capacity(means2d, extents, size) -> int:
-    if isinstance(means2d, jax.core.Tracer) or isinstance(extents, jax.core.Tracer):
+    if isinstance(means2d, Tracer) or isinstance(extents, Tracer):
         return tiling.default_capacity(means2d.shape[0], size)
     return tiling.next_capacity(int(_count(means2d, extents, size)))
 
@@ -137,15 +138,17 @@ def _forward(plan, means2d, conics, opacities, features, probe, extents, depths)
 
 
 def _backward(plan, residuals, cotangents):
-    inputs, extents, depths, lists, *outputs = residuals
+    (means2d, conics, opacities, features), extents, depths, lists, image, transmittance = residuals
+    inputs = (means2d, conics, opacities, features)
+    outputs, cotangents = (image, transmittance), (cotangents[0], cotangents[1])
     if plan.backend == "cpu":
         from renderers.kernels.composite import cpu_handlers
 
         zero = jnp.zeros_like(depths[0])
-        gradients = cpu_handlers.backward(*inputs, extents, depths, tuple(outputs), tuple(cotangents[:2]))
+        gradients = cpu_handlers.backward(*inputs, extents, depths, outputs, cotangents)
         gradients = tuple(v + zero for v in gradients)
     else:
-        gradients = xla.backward(*inputs, lists, tuple(outputs), tuple(cotangents[:2]), plan.size)
+        gradients = xla.backward(*inputs, lists, outputs, cotangents, plan.size)
     return *gradients, None, None
 
 

@@ -1,5 +1,6 @@
 """The definition of compositing: every Gaussian at every pixel, in depth order, differentiated by JAX."""
 
+import typing
 from functools import partial
 
 import jax
@@ -65,7 +66,7 @@ def composite(
     def blend(carry, gaussian):
         image, transmittance, alive = carry
         mean, conic, opacity, feature, mean_probe = gaussian
-        offset = pixels - _at_pixels(mean, mean_probe, size)
+        offset = pixels - typing.cast(jax.Array, _at_pixels(mean, mean_probe, size))
         dx, dy = offset[..., 0], offset[..., 1]
         sigma = 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
         # exp of a large negative sigma would overflow and poison the gradient of the branch not taken

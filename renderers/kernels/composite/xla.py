@@ -180,7 +180,8 @@ def backward(
 
 def to_tiles(image: Float[Array, "h w c"]) -> Float[Array, "t c p"]:
     """Cut an image into tiles, pixels minor, padding the right and lower edge with zeros."""
-    (height, width, channels), (rows, columns) = image.shape, grid(image.shape[:2])
+    height, width, channels = image.shape
+    rows, columns = grid((height, width))
     padded = jnp.pad(image, ((0, rows * TILE - height), (0, columns * TILE - width), (0, 0)))
     return (
         padded.reshape(rows, TILE, columns, TILE, channels)

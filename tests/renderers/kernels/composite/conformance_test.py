@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from renderers.kernels import tiling
+from renderers.kernels.composite import shapes
 from renderers.kernels.composite.api import composite
+from tests.helpers.close import assert_close
 from tests.renderers.kernels.composite import scenes
 
 GRADIENTS = ("means2d", "conics", "opacities", "features", "probe")
@@ -123,3 +126,61 @@ def test_agrees_with_the_reference(row, name):
     assert safe.mean() > 0.7, "the scene itself must not hide the image"
     expected = truth(name, scene, cotangents)
     assert_agrees(row, evaluate(row.backend, row.dtype, scene, cotangents), expected, safe, scene["features"])
+
+
+@pytest.mark.parametrize("channels", [1, 4, 16])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.dtype == "float32"], ids=str)
+def test_any_number_of_channels(row, channels):
+    size = (17, 33)  # one pixel more than a tile, both ways
+    scene = scenes.random_scene(seed=6, channels=channels, n=300, size=size)
+    *cotangents, safe = scenes.safe_cotangents(scene, size)
+    name = f"channels {channels}"
+    if name not in _TRUTH:
+        _TRUTH[name] = evaluate("reference", "float64", scene, cotangents, size)
+    assert_agrees(row, evaluate(row.backend, row.dtype, scene, cotangents, size), _TRUTH[name], safe, scene["features"])
+
+
+@pytest.mark.slow
+@rows
+def test_ten_thousand_in_one_tile(row):
+    size = (48, 48)
+    scene = scenes.one_tile(n=10_000)
+    scene["opacities"] *= 0.25  # or the pixels would stop after a few hundred
+    *cotangents, safe = scenes.safe_cotangents(scene, size)
+    name = "ten thousand"
+    if name not in _TRUTH:
+        _TRUTH[name] = evaluate("reference", "float64", scene, cotangents, size)
+    assert_agrees(row, evaluate(row.backend, row.dtype, scene, cotangents, size), _TRUTH[name], safe, scene["features"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_named_shapes_agree_between_backends(name):
+    """Real sizes, cpu against xla; pixels where either could take another branch are a small, unbiased share."""
+    shape = shapes.SHAPES[name]
+    arrays = {key: jnp.asarray(array) for key, array in shapes.scene(shape).items()}
+    found = {}
+    for backend in ("cpu", "xla"):
+        blended = jax.block_until_ready(composite(*arrays.values(), size=shape.size, backend=backend))
+        found[backend] = np.asarray(blended.image), np.asarray(blended.transmittance)
+        assert blended.overflow == 0
+    for ours, theirs in zip(found["cpu"], found["xla"], strict=True):
+        assert_close(ours, theirs, atol=2e-5, quantile=0.999, worst=1e3)
+        assert abs(float((ours - theirs).mean())) < 1e-6
+
+
+def test_the_yardstick_has_the_size_that_the_records_state():
+    arrays = shapes.scene(shapes.SCENE_50K)
+    count = tiling.count_intersections(
+        jnp.asarray(arrays["means2d"]), jnp.asarray(arrays["extents"]), shapes.SCENE_50K.size
+    )
+    assert len(arrays["depths"]) == 50_000 and abs(int(count) - 204_000) < 1_000
+
+
+def test_outside_a_trace_the_capacity_is_counted():
+    scene = {name: jnp.asarray(array) for name, array in scenes.random_scene().items()}
+    needed = int(tiling.count_intersections(scene["means2d"], scene["extents"], scenes.SIZE))
+    blended = composite(*scene.values(), size=scenes.SIZE, backend="xla")
+    assert blended.overflow == 0
+    short = composite(*scene.values(), size=scenes.SIZE, backend="xla", capacity=needed - 7)
+    assert short.overflow == 7
