@@ -12,7 +12,7 @@ from experiments.config_fields import RunConfig
 class LearningRates:
     """Adam step sizes of each group; the means' rate is in units of the normalised scene and decays a hundredfold."""
 
-    means: float = field(default=1.6e-4, metadata={"help": "Centres, in units of the cameras' spread."})
+    means: float = field(default=6.4e-4, metadata={"help": "Centres, in units of the cameras' spread."})
     scales: float = field(default=5e-3, metadata={"help": "Logarithms of the scales."})
     quaternions: float = field(default=1e-3, metadata={"help": "Rotations."})
     opacities: float = field(default=5e-2, metadata={"help": "Opacity logits."})
@@ -60,7 +60,7 @@ class FitConfig(RunConfig):
         default="auto", metadata={"help": "Which poses to trust where a capture has two sets."}
     )
     allow_external_paths: bool = field(default=False, metadata={"help": "Let a capture name files outside its folder."})
-    steps: int = field(default=5000, metadata={"help": "Training steps of the whole run, resumed parts included."})
+    steps: int = field(default=30_000, metadata={"help": "Training steps of the whole run, resumed parts included."})
     batch: int = field(default=1, metadata={"help": "Views a step; they are dealt out to the devices."})
     sh_degree: int = field(default=3, metadata={"help": "Degree of the view-dependent colour, 0 to 4."})
     init: Literal["auto", "points", "random"] = field(
@@ -103,6 +103,8 @@ class FitConfig(RunConfig):
             "growth.factor": (self.growth.factor, 1.0, 2.0),
             "growth.every": (self.growth.every, 1, 10**9),
             "growth.until": (self.growth.until, 0.0, 1.0),
+            **{f"rates.{rate.name}": (getattr(self.rates, rate.name), 0.0, 1e3) for rate in dataclasses.fields(self.rates)},
+            **{f"growth.{name}": (getattr(self.growth, name), 0.0, 1e9) for name in ("noise", "opacity_cost", "scale_cost")},
         }
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:

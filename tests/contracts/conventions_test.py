@@ -12,10 +12,14 @@ from scipy.spatial.transform import Rotation
 from renderers.cameras import camera as cameras
 from renderers.cameras import pose
 from renderers.gaussians.covariance import rotation_matrices
+from renderers.gaussians.rasterize import rasterize
 from tests.helpers.gradients import assert_gradients_match
 
 # Every conversion of quaternions (wxyz, any length) to matrices; a package adds its own.
-FROM_QUATERNIONS = {"renderers.gaussians.covariance": rotation_matrices}
+FROM_QUATERNIONS = {
+    "renderers.gaussians.covariance": rotation_matrices,
+    "renderers.cameras.pose": pose.matrix_from_quaternion,
+}
 
 RNG = np.random.default_rng(0)
 QUATERNIONS = np.concatenate(
@@ -48,14 +52,9 @@ def test_axis_angles_of_cameras_agree_with_scipy_and_have_gradients_at_rest():
     with jax.enable_x64(True):
         vectors = np.concatenate([RNG.normal(size=(10, 3)), 1e-8 * np.eye(3), np.zeros((1, 3))])
         for vector in vectors:
-            delta = jnp.asarray(np.concatenate([np.zeros(3), vector]))
-            rotation = _rotation_of(delta)
+            rotation = pose.so3_exp(jnp.asarray(vector))
             np.testing.assert_allclose(rotation, Rotation.from_rotvec(vector).as_matrix(), atol=1e-14)
-        assert_gradients_match(_rotation_of, jnp.zeros(6))
-
-
-def _rotation_of(delta):
-    return pose.se3_exp(delta)[:3, :3]
+        assert_gradients_match(pose.so3_exp, jnp.zeros(3))
 
 
 def test_cameras_look_along_z_with_y_down_and_pixel_centres_at_one_half():
@@ -63,8 +62,6 @@ def test_cameras_look_along_z_with_y_down_and_pixel_centres_at_one_half():
     pixels, depths = cameras.project(camera, jnp.asarray([[0.0, 0, 2], [1.0, 0, 2], [0.0, 1, 2]]))
     np.testing.assert_allclose(pixels, [[8, 6], [13, 6], [8, 11]], atol=1e-6)
     np.testing.assert_allclose(depths, 2.0)
-    from renderers.gaussians.rasterize import rasterize
-
     at = jnp.asarray([[(3.5 - 8) / 10, (9.5 - 6) / 10, 1.0]])  # the centre of column 3, row 9
     seen = rasterize(at, jnp.asarray([[1.0, 0, 0, 0]]), jnp.full((1, 3), 1e-3), jnp.ones(1), jnp.ones((1, 1)), camera)
     assert np.unravel_index(np.argmax(seen.alpha), (12, 16)) == (9, 3)

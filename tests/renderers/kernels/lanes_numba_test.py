@@ -16,13 +16,13 @@ def _exponentials(x, out):
         lanes.store(out, i, lanes.exp_negative(lanes.load(x, i)))
 
 
-def test_exponential_is_that_of_float64_to_three_roundings():
+def test_exponential_is_that_of_float64_to_the_rounding_of_its_argument():
     x = np.concatenate([np.linspace(0, 87, 160_000), np.logspace(-30, 1, 16_000)]).astype(np.float32)
     out = np.empty_like(x)
     _exponentials(x, out)
     exact = np.exp(-x.astype(np.float64))
-    # the reduction x / ln 2 in float32 is off by half a unit of x: relative to the result, x * 2^-24
-    assert (np.abs(out / exact - 1) <= 2.2e-7 + x * 2.0**-24).all()
+    # the series to 2^-23, and x / ln 2, off by half a unit of its last place: relative to the result, x * 2^-24
+    assert (np.abs(out / exact - 1) <= 2.3e-7 + 1.3 * x * 2.0**-24).all()
     assert out[0] == 1.0 and (np.diff(out[:160_000:100]) < 0).all()
 
 

@@ -121,7 +121,7 @@ def test_values_and_gradients_are_those_of_single_calls(backend, way, expected):
 @pytest.mark.parametrize("backend", ["cpu", "xla"])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_gradients_taken_inside_shard_map(backend, check_vma, expected):
-    """Data-parallel training: with `check_vma` jax sums the shared parameters' gradients, without it the caller does."""
+    """Data-parallel training: with `check_vma` jax sums the gradients of what is shared, without it the caller does."""
     mesh = jax.make_mesh((VIEWS,), ("view",), axis_types=(AxisType.Auto,))
     specs = (PartitionSpec(), PartitionSpec("view"))
 
@@ -140,7 +140,9 @@ def test_vmap_over_some_arguments_only(axes):
     """The others are given to each call as they are, gradients included."""
     one = {name: SCENES[name][1] for name in SCENES}
     many = {name: jnp.stack([array, array * 1.01]) for name, array in one.items()}
-    opacities, features = (many[n] if axis == 0 else one[n] for n, axis in zip(("opacities", "features"), axes, strict=True))
+    opacities, features = (
+        many[n] if axis == 0 else one[n] for n, axis in zip(("opacities", "features"), axes, strict=True)
+    )
 
     def image(opacities, features):
         fixed = (one["means2d"], one["conics"], opacities, features, one["extents"], one["depths"])
