@@ -4,15 +4,16 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import media, metrics, plots, report
 from experiments.splats.evaluation import Evaluator
-from experiments.splats.scene import Normalisation, camera_centers, to_capture_frame
+from experiments.splats.scene import Normalisation, focus_point, to_capture_frame
 from experiments.splats.training import State
 from experiments.splats.views import Views
 from renderers.cameras.camera import Camera
-from renderers.cameras.trajectories import interpolate_path
+from renderers.cameras.trajectories import interpolate_path, orbit
 from renderers.gaussians.formats import write_splats
 from renderers.gaussians.gaussians import Gaussians
 
@@ -32,18 +33,39 @@ def write_scene(folder: pathlib.Path, state: State, frame: Normalisation) -> int
 
 
 def flight(views: Views, frames: int) -> list[Camera]:
-    """A closed, smooth path of cameras through the capture: its views in the order of a short round trip."""
-    poses = np.stack([camera.camera_from_world for camera in views.cameras])
-    order = _round_trip(camera_centers(poses.astype(np.float64)))
-    stops = order[:: max(1, len(order) // 16)]
-    path = np.asarray(interpolate_path(jax.numpy.asarray(poses[stops]), frames, closed=True))
+    """Cameras of the video: a turn around the scene where the capture surrounds it, else there and back along its views.
+
+    A capture surrounds its scene if, seen from the point that its cameras look at, they leave no gap of 120 degrees.
+    """
     like = views.cameras[0]
-    return [Camera(pose, like.focal, like.principal, like.size, like.model) for pose in path]
+    centers, focus = focus_point(views.cameras)
+    poses = np.stack([camera.camera_from_world for camera in views.cameras])
+    up = -poses[:, 1, :3].mean(0)
+    up /= max(float(np.linalg.norm(up)), 1e-9)
+    offsets = centers - focus
+    heights = offsets @ up
+    level = offsets - heights[:, None] * up
+    radii = np.linalg.norm(level, axis=1)
+    side = level[int(np.argmax(radii))] / max(float(radii.max()), 1e-9)
+    azimuths = np.sort(np.arctan2(level @ np.cross(up, side), level @ side))
+    gaps = np.diff(azimuths, append=azimuths[0] + 2 * np.pi)
+    if gaps.max() < 2 * np.pi / 3:
+        elevation = float(np.arctan2(np.median(heights), np.median(radii)))
+        distance = float(np.median(np.linalg.norm(offsets, axis=1)))
+        target, axis = jnp.asarray(focus, jnp.float32), jnp.asarray(up, jnp.float32)
+        path = orbit(frames, distance, elevation=elevation, target=target, up=axis)
+    else:
+        order = _tour(centers)
+        stops = order[:: max(1, len(order) // 12)]
+        there = interpolate_path(jnp.asarray(poses[stops]), frames // 2 + 1)
+        path = np.concatenate([there, there[-2:0:-1]])[:frames]
+    return [Camera(pose, like.focal, like.principal, like.size, like.model) for pose in np.asarray(path)]
 
 
-def _round_trip(centers: np.ndarray) -> list[int]:
-    """Nearest-neighbour tour from the first view."""
-    left, tour = set(range(1, len(centers))), [0]
+def _tour(centers: np.ndarray) -> list[int]:
+    """Nearest-neighbour tour from the view that is farthest from the others."""
+    start = int(np.argmax(np.linalg.norm(centers - centers.mean(0), axis=1)))
+    left, tour = set(range(len(centers))) - {start}, [start]
     while left:
         nearest = min(left, key=lambda i: float(np.linalg.norm(centers[i] - centers[tour[-1]])))
         tour.append(nearest)

