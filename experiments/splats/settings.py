@@ -103,8 +103,14 @@ class FitConfig(RunConfig):
             "growth.factor": (self.growth.factor, 1.0, 2.0),
             "growth.every": (self.growth.every, 1, 10**9),
             "growth.until": (self.growth.until, 0.0, 1.0),
-            **{f"rates.{rate.name}": (getattr(self.rates, rate.name), 0.0, 1e3) for rate in dataclasses.fields(self.rates)},
-            **{f"growth.{name}": (getattr(self.growth, name), 0.0, 1e9) for name in ("noise", "opacity_cost", "scale_cost")},
+            **{
+                f"rates.{rate.name}": (getattr(self.rates, rate.name), 0.0, 1e3)
+                for rate in dataclasses.fields(self.rates)
+            },
+            **{
+                f"growth.{name}": (getattr(self.growth, name), 0.0, 1e9)
+                for name in ("noise", "opacity_cost", "scale_cost")
+            },
         }
         for name, (value, low, high) in ranges.items():
             if not low <= value <= high:
