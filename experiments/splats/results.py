@@ -33,7 +33,7 @@ def write_scene(folder: pathlib.Path, state: State, frame: Normalisation) -> int
 
 
 def flight(views: Views, frames: int) -> list[Camera]:
-    """Cameras of the video: a turn around the scene where the capture surrounds it, else there and back along its views.
+    """Cameras of the video: round the scene where the capture surrounds it, else there and back along its views.
 
     A capture surrounds its scene if, seen from the point that its cameras look at, they leave no gap of 120 degrees.
     """

@@ -1,4 +1,4 @@
-"""Every config builds: entry points construct their defaults, and the training step traces under every choice of flags."""
+"""Every config builds: programs construct their defaults, and the training step traces under the choices of flags."""
 
 import dataclasses
 import importlib
