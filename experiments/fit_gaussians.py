@@ -6,6 +6,8 @@
 Leaves splats.ply (in the capture's own frame), renders of the held-out views, turntable.mp4, report.html, metrics.json.
 """
 
+import contextlib
+
 from experiments import errors, flags
 from experiments.splats.settings import FitConfig
 
@@ -55,7 +57,7 @@ def _run(config: FitConfig, stop) -> int:
                 start,
                 num_steps=config.steps,
                 max_seconds=config.max_seconds,
-                program=fit.program(),
+                program=fit.program(folder),
                 cadence=config.cadence,
                 checkpoints=saved,
                 writer=writer,
@@ -73,15 +75,26 @@ def _run(config: FitConfig, stop) -> int:
 
 
 def _prepare(config: FitConfig, stop, *, quiet: bool):
+    from experiments import progress
     from experiments.data.captures import load_capture
     from experiments.splats.fit import Fit
 
-    capture = load_capture(
-        config.data,
-        downscale=config.downscale,
-        poses=config.poses,
-        allow_external_paths=config.allow_external_paths,
-    )
+    with contextlib.ExitStack() as shown:
+        bar = None
+
+        def loaded(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:  # only now is it known how many there are
+                bar = shown.enter_context(progress.Progress(total, description="photographs", enabled=not quiet))
+            bar.update(done)
+
+        capture = load_capture(
+            config.data,
+            downscale=config.downscale,
+            poses=config.poses,
+            allow_external_paths=config.allow_external_paths,
+            progress=loaded,
+        )
     fit = Fit(capture, config, stop)
     if not quiet:
         for note in (*capture.notes, *fit.notes):

@@ -1,6 +1,7 @@
 """One training step of `fit_gaussians` all in: batch, render, loss, gradient, Adam, random walk."""
 
 import itertools
+import pathlib
 import time
 
 import jax
@@ -20,7 +21,7 @@ def measure(data: str) -> dict[str, tuple[float, str]]:
     """Median of 40 warm steps on a capture, with the Gaussians that it starts from, and the time of the first."""
     fit = Fit(load_capture(data), FitConfig(data=data, batch=jax.device_count()), _NeverStopped())
     state, aux = fit.init()
-    program, steps = fit.program(), itertools.count()
+    program, steps = fit.program(pathlib.Path()), itertools.count()
     alive = int(state.alive.sum())
 
     def step():

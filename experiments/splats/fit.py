@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments import metrics, runtime, train_loop
+from experiments import media, metrics, runtime, train_loop
 from experiments.data.capture_record import Capture
 from experiments.errors import InputError
 from experiments.splats import results, training
@@ -89,10 +89,18 @@ class Fit:
         whole = NamedSharding(self._mesh, PartitionSpec())
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
 
-    def program(self) -> train_loop.Program:
-        """The functions that the loop calls."""
+    def program(self, folder: pathlib.Path) -> train_loop.Program:
+        """The functions that the loop calls; previews go to `previews` in the folder."""
+
+        def preview(state, step):
+            shown = (self._views.test or self._views.train)[0]
+            picture, _ = self._evaluator.picture(state, shown)
+            if jax.process_index() == 0:
+                (folder / "previews").mkdir(exist_ok=True)
+                media.write_png(folder / "previews" / f"{step:06d}.png", picture)
+
         return train_loop.Program(
-            step=self._step, batch=self._batches, reshape=self._reshape, evaluate=self._evaluate, preview=self._preview
+            step=self._step, batch=self._batches, reshape=self._reshape, evaluate=self._evaluate, preview=preview
         )
 
     def _step(self, state, aux, batch, step, fraction):
@@ -151,9 +159,6 @@ class Fit:
 
     def _evaluate(self, state, step):
         return self._evaluator.test(state, lambda: self._stop.requested)
-
-    def _preview(self, state, step):
-        return None
 
     def export(self, folder: pathlib.Path, finished: train_loop.Finished) -> None:
         """Scene, pictures, video, report and final numbers."""

@@ -83,7 +83,9 @@ class FitConfig(RunConfig):
     turntable_frames: int = field(default=90, metadata={"help": "Frames of the video; 0 makes none."})
     rates: LearningRates = field(default_factory=LearningRates)
     growth: Growth = field(default_factory=Growth)
-    cadence: Cadence = field(default_factory=lambda: Cadence(log_every=10, evaluate_every=500, checkpoint_seconds=60.0))
+    cadence: Cadence = field(
+        default_factory=lambda: Cadence(log_every=10, evaluate_every=500, preview_every=1000, checkpoint_seconds=60.0)
+    )
 
     def __post_init__(self):
         """Checks ranges.

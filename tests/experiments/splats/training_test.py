@@ -111,7 +111,7 @@ def test_transparent_photographs_stand_on_the_background():
     )
 
 
-def test_refinement_grows_to_the_cap_and_forgets_moments():
+def test_refinement_grows_to_the_cap_and_stops_in_time(tmp_path):
     config = FitConfig(
         holdout="9", batch=4, steps=1000, sh_degree=0, growth=Growth(max_gaussians=2000, factor=1.5, every=10, start=10)
     )
@@ -119,13 +119,14 @@ def test_refinement_grows_to_the_cap_and_forgets_moments():
     state, aux = fit.init()
     aux["seconds"] = 0.0
     alive, capacity = [int(state.alive.sum())], [aux["capacity"]]
+    program = fit.program(tmp_path)
     for step in range(1, 101):
-        state, aux = fit.program().reshape(state, aux, step)
+        state, aux = program.reshape(state, aux, step)
         alive.append(int(state.alive.sum()))
         capacity.append(aux["capacity"])
     assert alive[9] == 250 and alive[10] == 375 and alive[20] == 563 and alive[-1] == 2000
     assert capacity[0] == 1024 and capacity[-1] == 2000 and state.gaussians.means.shape == (2000, 3)
-    same, _ = fit.program().reshape(state, aux, 801 - 1 + 10)  # beyond 0.8 of the run nothing moves
+    same, _ = program.reshape(state, aux, 801 - 1 + 10)  # beyond 0.8 of the run nothing moves
     assert same is state
 
 
@@ -143,7 +144,7 @@ def test_moments_of_changed_rows_start_anew():
         assert (rows[born | split] == 0).all() and (rows[~(born | split)] == 1).all()
 
 
-def test_dropped_intersections_are_counted_and_given_room(capsys):
+def test_dropped_intersections_are_counted_and_given_room(capsys, tmp_path):
     config = FitConfig(
         holdout="9", batch=4, sh_degree=0, backend="xla", growth=Growth(every=5, start=5, factor=1.0, max_gaussians=300)
     )
@@ -152,6 +153,6 @@ def test_dropped_intersections_are_counted_and_given_room(capsys):
     enough = aux["intersections"]
     # 32 x 32 pixels are 4 tiles, so that 250 Gaussians need less than the smallest room: pretend that it was half
     state = dataclasses.replace(state, overflow=jnp.full_like(state.overflow, 7))
-    state, aux = fit.program().reshape(state, {**aux, "seconds": 0.0}, 5)
+    state, aux = fit.program(tmp_path).reshape(state, {**aux, "seconds": 0.0}, 5)
     assert aux["intersections"] == 2 * enough and int(state.overflow) == 0
     assert "dropped 7 intersections" in capsys.readouterr().out
