@@ -1,6 +1,6 @@
 """Projection, harmonics, covariance and compositing against the PyTorch reference inside the PyPI package gsplat 1.5.3.
 
-Values and gradients, in float64, on seeds that are fresh at every run (the failing one is in the test's name).
+Values and gradients, in float64, on two seeds; `PARITY_SEED=N` takes another second one.
 Without CUDA gsplat's reference lists no pairs of pixel and Gaussian, and nerfacc, whose two sums along rays it takes,
 does nothing at all: the pairs come from this suite's numpy oracle and the sums are written here, in torch. Where
 1.5.3 differs from 1.6.0, whose conventions ours are, the draws keep clear of it: alpha is clamped at 0.999 there,
@@ -28,8 +28,8 @@ from tests.renderers.kernels.composite import brute_force, scenes
 
 pytestmark = pytest.mark.parity
 
-FRESH = int.from_bytes(os.urandom(4), "little")
-seeds = pytest.mark.parametrize("seed", [0, FRESH])
+OTHER = int(os.environ.get("PARITY_SEED", "20261122"))
+seeds = pytest.mark.parametrize("seed", [0, OTHER])
 MODELS = {"pinhole": "pinhole", "orthographic": "ortho", "fisheye": "fisheye"}
 SIZE = (24, 37)
 # Both sides evaluate the same formulas in float64, in another order; conditioning costs the rest (measured: 1e-12).
