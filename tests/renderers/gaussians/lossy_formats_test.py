@@ -201,7 +201,7 @@ def test_a_palette_of_many_rows_clusters_them(monkeypatch):
 
 
 def _gz(count: int, degree: int = 0, body: bytes = b"") -> bytes:
-    return gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, count, degree, 12, 0, 0) + body)
+    return gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, count, degree, 12, 0, 0) + body, mtime=0)
 
 
 def _sog(change) -> bytes:
@@ -249,6 +249,7 @@ def _sog(change) -> bytes:
         (".sog", _sog(lambda meta, files: files.update({"sh0.webp": b"nonsense"})), "sh0.webp"),
         (".sog", _sog(lambda meta, files: meta["means"].update(maxs=[1e9] * 3)), "non-finite means"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",
 )  # fmt: skip
 def test_damaged_and_lying_files_are_refused_with_the_reason(tmp_path, suffix, content, reason):
     path = tmp_path / f"bad{suffix}"
