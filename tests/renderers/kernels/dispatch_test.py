@@ -89,3 +89,10 @@ def test_the_operation_itself_does_not_fall_back(monkeypatch):
     with pytest.raises(Unsupported, match="Numba"):
         _composite("cpu")
     assert _composite(None).image.shape == (2, 2, 2)
+
+
+def test_numba_without_a_thread_safe_layer_is_not_used(monkeypatch):
+    monkeypatch.setattr(dispatch, "threads_missing", lambda: True)
+    assert choose(None, "cpu") == "xla"
+    with pytest.raises(Unsupported, match="OpenMP"):
+        choose("cpu", "cpu")
