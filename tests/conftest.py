@@ -53,3 +53,19 @@ def _has_device(platforms: tuple[str, ...]) -> bool:
 def key() -> jax.Array:
     """A fixed random key; tests split it as they need."""
     return jax.random.key(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the rows that tests gave to `record_property("table", row)`, whichever process they ran in."""
+    tables: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, row in getattr(report, "user_properties", ()):
+                if name == "table" and report.when == "call":
+                    tables.setdefault(tuple(row), []).append(row)
+    for columns, rows in tables.items():
+        lines = [columns, *(tuple(str(value) for value in row.values()) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        terminalreporter.write_line("")
+        for line in lines:
+            terminalreporter.write_line("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())

@@ -12,6 +12,9 @@ import jax
 Backend = Literal["reference", "xla", "cpu", "pallas_gpu", "pallas_tpu"]
 
 
+_PALLAS: dict[str, Backend] = {"gpu": "pallas_gpu", "tpu": "pallas_tpu"}
+
+
 class Unsupported(NotImplementedError):
     """The requested backend cannot run this call; the message says why and what can."""
 
@@ -29,14 +32,18 @@ def threads_missing() -> bool:
     return thread_safe_layer() is None
 
 
-def choose(backend: Backend | None = None, platform: str | None = None, dtype: str = "float32") -> Backend:
+def choose(
+    backend: Backend | None = None, platform: str | None = None, dtype: str = "float32", *, pallas: bool = True
+) -> Backend:
     """Name of the implementation to run.
 
     Args:
-      backend: an explicit request, or None for the platform's default: cpu on CPUs where Numba and
-        OpenMP or TBB are installed, else xla.
+      backend: an explicit request, or None for the platform's default: in float32, cpu on CPUs where Numba and OpenMP
+        or TBB are installed, pallas_gpu on GPUs, pallas_tpu on TPUs; xla for everything else. The Pallas kernels also
+        run on CPUs, interpreted: slow, and the way to check them without the device.
       platform: "cpu", "gpu" or "tpu"; None takes JAX's default backend.
-      dtype: of the arrays; the cpu kernels take float32 only.
+      dtype: of the arrays; the cpu and Pallas kernels take float32 only.
+      pallas: whether the operation has Pallas kernels.
 
     Raises:
       Unsupported: the explicit request cannot be met.
@@ -44,8 +51,11 @@ def choose(backend: Backend | None = None, platform: str | None = None, dtype: s
     """
     platform = platform or jax.default_backend()
     if backend is None:
-        native = platform == "cpu" and dtype == "float32" and not numba_missing() and not threads_missing()
-        return "cpu" if native else "xla"
+        if dtype != "float32":
+            return "xla"
+        if platform == "cpu":
+            return "xla" if numba_missing() or threads_missing() else "cpu"
+        return _PALLAS.get(platform, "xla") if pallas else "xla"
     if backend in ("reference", "xla"):
         return backend
     if backend == "cpu":
@@ -58,6 +68,12 @@ def choose(backend: Backend | None = None, platform: str | None = None, dtype: s
         if threads_missing():
             raise Unsupported("backend 'cpu' needs OpenMP (libgomp) or TBB (pip install tbb) for Numba; or use 'xla'")
         return backend
-    if backend in ("pallas_gpu", "pallas_tpu"):
-        raise Unsupported(f"this operation has no {backend!r} kernel; use 'xla', which runs on every device")
+    if backend in _PALLAS.values():
+        if not pallas:
+            raise Unsupported(f"this operation has no {backend!r} kernel; use 'xla', which runs on every device")
+        if dtype != "float32":
+            raise Unsupported(f"backend {backend!r} takes float32, got {dtype}; use 'xla' or 'reference'")
+        if platform != "cpu" and _PALLAS.get(platform) != backend:
+            raise Unsupported(f"backend {backend!r} was asked for on platform {platform!r}; use 'xla' there")
+        return backend
     raise ValueError(f"expected a backend among reference, xla, cpu, pallas_gpu, pallas_tpu; got {backend!r}")

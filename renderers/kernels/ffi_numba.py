@@ -94,6 +94,12 @@ def floats(address, shape):
     return carray(_as_pointer(address), shape, dtype=np.float32)
 
 
+@njit(inline="always")
+def integers(address, shape):
+    """int32 array over memory that XLA owns."""
+    return carray(_as_pointer(address), shape, dtype=np.int32)
+
+
 def register(name: str, handler: Callable[[int], int]) -> None:
     """Compile a handler (or load it from Numba's disk cache) and make it known to XLA:CPU under a name of its own.
 

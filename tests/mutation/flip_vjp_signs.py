@@ -20,12 +20,13 @@ from collections.abc import Iterator
 
 import jax
 
+from renderers.kernels.composite import blocks
 from tests.renderers.kernels.composite import backward_test, finite_differences
 
 # Names that count or index: an expression of nothing else is not part of a derivative.
 _INDICES = set(
     "at channel channels CHUNK column columns end first GEOMETRY height i ids j k last left lists n np offsets part "
-    "rows start step stride TILE tile tiles top width x y _CHECK _PARTS".split()
+    "padded pl place rows sent slots start step stride TILE tile tiles top width x y _CHECK _MOMENTS _PARTS".split()
 )
 # Assigned values that are no derivative, or whose sign changes nothing, by backend and target.
 _NO_TERMS = {
@@ -40,12 +41,34 @@ _NO_TERMS = {
     ("cpu", "tile"): "an index",
     ("cpu", "per_row"): "zeros",
     ("cpu", "row"): "a view to write to",
+    ("pallas_gpu_vjp", "((image, transmittance), (g_image, g_transmittance))"): "inputs, unpacked",
+    ("pallas_gpu_vjp", "gaussian"): "an index",
+    ("pallas_gpu_vjp", "row"): "an index",
+    ("pallas_tpu_vjp", "((image, transmittance), (g_image, g_transmittance))"): "inputs, unpacked",
+    ("pallas_tpu_vjp", "rows"): "inputs, packed",
+    ("pallas_tpu_vjp", "drawn"): "a mask",
+    ("pallas_tpu_vjp", "blocks"): "sizes",
+    ("pallas_tpu_vjp", "call"): "a function",
+    ("pallas_tpu_vjp", "part"): "a size",
+    ("pallas_tpu_vjp", "taken"): "indices",
+    ("pallas_tpu_vjp", "empty"): "zeros",
+    ("pallas_tpu_vjp", "pixels"): "pixel centres",
+    ("pallas_tpu_vjp", "departing"): "a function",
+    ("pallas_tpu_vjp", "weights[...]"): "zeros",
+    ("pallas_tpu_vjp", "sums[...]"): "zeros",
+    ("pallas_tpu_vjp", "here"): "indices",
+    ("pallas_tpu_vjp", "after"): "the state after a chunk, unpacked later",
+    ("pallas_tpu_vjp", "slot"): "an index",
+    ("pallas_tpu_vjp", "walk"): "where to read",
+    ("pallas_tpu_vjp", "over_pixels"): "a function",
 }
 _MASKS = {"alive", "inside", "in_image"}
 _BROKEN_FUNCTIONS = {
     "reference": ("_at_pixels_backward",),
     "xla": ("backward",),
     "cpu": ("backward", "_load_tile", "_sum_by_gaussian"),
+    "pallas_gpu_vjp": ("backward", "visit", "add"),
+    "pallas_tpu_vjp": ("backward", "_sum_by_gaussian", "_backward_kernel", "_step"),
 }
 _SMALL_CHUNK = 4  # the xla pass unrolls a chunk: this compiles four times faster
 
@@ -162,6 +185,8 @@ def load(backend: str, tree: ast.Module) -> types.ModuleType:
     exec(compile(ast.fix_missing_locations(tree), module.__file__, "exec"), module.__dict__)
     if backend == "xla":
         module.CHUNK = _SMALL_CHUNK
+    if backend == "pallas_tpu_vjp":
+        module.tpu_blocks = lambda: blocks.TpuBlocks(chunk=128, step=8)
     return module
 
 

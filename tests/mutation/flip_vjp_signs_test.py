@@ -7,7 +7,10 @@ import pytest
 from tests.mutation import flip_vjp_signs
 
 
-@pytest.mark.parametrize(("backend", "least"), [("reference", 2), ("xla", 35), ("cpu", 60)])
+@pytest.mark.parametrize(
+    ("backend", "least"),
+    [("reference", 2), ("xla", 35), ("cpu", 60), ("pallas_gpu_vjp", 40), ("pallas_tpu_vjp", 40)],
+)
 def test_finds_the_terms_and_flips_one_at_a_time(backend, least):
     original = ast.unparse(ast.parse(flip_vjp_signs._source(backend)))
     mutants = [ast.unparse(mutant.tree) for mutant in flip_vjp_signs.mutants(backend)]

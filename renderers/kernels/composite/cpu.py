@@ -75,8 +75,14 @@ def _all_stopped(state, stride):
     return True
 
 
+@njit(inline="always")
+def _drawn(mask, y, x):
+    """Whether a pixel is not masked off; a mask without entries masks nothing."""
+    return mask.shape[0] == 0 or mask[y, x] > _ZERO
+
+
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def forward(means, conics, opacities, features, extents, depths, image, final):
+def forward(means, conics, opacities, features, extents, depths, mask, image, final):
     """Fill the image [h, w, c] and the final transmittance [h, w]."""
     height, width, channels = image.shape
     rows, columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
@@ -89,7 +95,8 @@ def forward(means, conics, opacities, features, extents, depths, image, final):
         state = np.zeros(TILE * stride, np.float32)
         for y in range(TILE):
             for x in range(TILE):
-                state[y * stride + x] = _ONE if (y < inside_y) & (x < inside_x) else -_ONE
+                drawn = y < inside_y and x < inside_x and _drawn(mask, top + y, left + x)
+                state[y * stride + x] = _ONE if drawn else -_ONE
         for k in range(offsets[tile], offsets[tile + 1]):
             j = ids[k]
             mean_y = means[j, 1] - np.float32(top) - _HALF
@@ -115,7 +122,7 @@ def forward(means, conics, opacities, features, extents, depths, image, final):
 
 
 @njit(inline="always")
-def _load_tile(state, stride, top, left, image, final, g_image, g_final):
+def _load_tile(state, stride, top, left, mask, image, final, g_image, g_final):
     """Rows of transmittance, of the output's inner product with its cotangents still to come (all),
     and of cotangents.
     """
@@ -124,7 +131,7 @@ def _load_tile(state, stride, top, left, image, final, g_image, g_final):
     for y in range(TILE):
         for x in range(TILE):
             at = y * stride + x
-            if top + y >= height or left + x >= width:
+            if top + y >= height or left + x >= width or not _drawn(mask, top + y, left + x):
                 state[at] = -_ONE
                 continue
             state[at] = _ONE
@@ -151,7 +158,7 @@ def _sum_by_gaussian(ids, per_row, out):
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def backward(means, conics, opacities, features, extents, depths, image, final, g_image, g_final, out):
+def backward(means, conics, opacities, features, extents, depths, mask, image, final, g_image, g_final, out):
     """Fill out [n, 8 + c]: gradients of mean (2), conic (3), opacity, |gradient| of the mean (2), features (c)."""
     height, width, channels = image.shape
     rows, columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
@@ -163,7 +170,7 @@ def backward(means, conics, opacities, features, extents, depths, image, final, 
         top, left = tile // columns * TILE, tile % columns * TILE
         state = np.empty(TILE * stride, np.float32)
         feature_sums = np.empty(TILE * channels, np.float32)
-        _load_tile(state, stride, top, left, image, final, g_image, g_final)
+        _load_tile(state, stride, top, left, mask, image, final, g_image, g_final)
         zero = splat(_ZERO)
         for k in range(offsets[tile], offsets[tile + 1]):
             j = ids[k]

@@ -13,7 +13,8 @@ from renderers.kernels.jit_numba import njit
 from renderers.kernels.tiling import TILE
 
 _BITS = 11  # of the key a radix pass sorts by; 3 passes cover a float32
-_FIRST, _LAST = np.float32(0.5), np.float32(TILE - 0.5)  # first and last pixel centre of a tile
+CENTRES = np.float32(0.5)  # distance from a tile's edge to the first point in it that is looked at, a pixel's centre
+_TILE = np.float32(TILE)
 _PER_TILE = np.float32(1 / TILE)
 _ZERO, _HALF, _TWO = np.float32(0), np.float32(0.5), np.float32(2)
 _SLACK = np.float32(0.01)  # pixels by which the overlap test errs on the safe side of rounding
@@ -60,8 +61,10 @@ def _clamp(value, limit):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def tile_span(row, i, means, conics, extents, level, columns):
+def tile_span(row, i, means, conics, extents, level, columns, edge):
     """First and one-past-last tile of a row of tiles that the ellipse a dx^2 + 2 b dx dy + c dy^2 = 2 level meets.
+
+    Of a tile counts what is `edge` pixels or more from its sides: CENTRES for pixels, 0 for points anywhere in it.
 
     The right edge x(dy) = (-b dy + sqrt(2 a level - (ac - b^2) dy^2)) / a is concave, so that its maximum over the
     row's band lies where the ellipse is widest, or at the band's nearer end; the left edge mirrors it.
@@ -69,7 +72,7 @@ def tile_span(row, i, means, conics, extents, level, columns):
     a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
     extent_x, extent_y = extents[i, 0], extents[i, 1]
     top = np.float32(row * TILE) - means[i, 1]
-    low, high = max(top + _FIRST, -extent_y), min(top + _LAST, extent_y)
+    low, high = max(top + edge, -extent_y), min(top + _TILE - edge, extent_y)
     if low > high:  # the band only brushes the ellipse's slack
         low = high = _HALF * (low + high)
     widest = -b / c * extent_x
@@ -79,13 +82,13 @@ def tile_span(row, i, means, conics, extents, level, columns):
     left = (-b * left_y - math.sqrt(max(reach - det * left_y * left_y, _ZERO))) / a
     right = min(right, extent_x) + means[i, 0] + _SLACK
     left = max(left, -extent_x) + means[i, 0] - _SLACK
-    first = math.ceil((left - _LAST) * _PER_TILE)
-    last = math.floor((right - _FIRST) * _PER_TILE) + 1
+    first = math.ceil((left - _TILE + edge) * _PER_TILE)
+    last = math.floor((right - edge) * _PER_TILE) + 1
     return _clamp(first, columns), _clamp(last, columns)
 
 
 @njit(parallel=True, nogil=True, cache=True)
-def _spans(means, conics, opacities, extents, rows, columns):
+def _spans(means, conics, opacities, extents, rows, columns, edge):
     """Runs of tiles that each Gaussian meets, one a row of tiles.
 
     spans[starts[i]:starts[i + 1]] = (first, one past last), in the order of the Gaussians, not of depth: memory is
@@ -96,8 +99,8 @@ def _spans(means, conics, opacities, extents, rows, columns):
     for i in nb.prange(n):
         if extents[i, 0] > 0:
             height = extents[i, 1] + _SLACK
-            first_row[i] = _clamp(math.ceil((means[i, 1] - height - _LAST) * _PER_TILE), rows)
-            last_row = _clamp(math.floor((means[i, 1] + height - _FIRST) * _PER_TILE) + 1, rows)
+            first_row[i] = _clamp(math.ceil((means[i, 1] - height - _TILE + edge) * _PER_TILE), rows)
+            last_row = _clamp(math.floor((means[i, 1] + height - edge) * _PER_TILE) + 1, rows)
             starts[i + 1] = max(last_row - first_row[i], 0)
     starts = np.cumsum(starts)
     spans = np.empty((starts[-1], 2), np.int32)
@@ -106,7 +109,7 @@ def _spans(means, conics, opacities, extents, rows, columns):
             level = math.log(np.float32(255) * opacities[i])
             for at in range(starts[i], starts[i + 1]):
                 row = first_row[i] + at - starts[i]
-                first, last = tile_span(row, i, means, conics, extents, level, columns)
+                first, last = tile_span(row, i, means, conics, extents, level, columns, edge)
                 spans[at, 0], spans[at, 1] = row * columns + first, row * columns + last
     return starts, spans
 
@@ -119,7 +122,7 @@ def bin_tiles(means, conics, opacities, extents, depths, rows, columns):
       offsets [tiles + 1]: where each tile's run begins.
       ids [m]: Gaussian of each intersection, sorted by tile, then depth.
     """
-    starts, spans = _spans(means, conics, opacities, extents, rows, columns)
+    starts, spans = _spans(means, conics, opacities, extents, rows, columns, CENTRES)
     offsets = np.zeros(rows * columns + 1, np.int64)
     for at in range(spans.shape[0]):
         for tile in range(spans[at, 0], spans[at, 1]):

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 ALPHA_THRESHOLD = 1 / 255
 MAX_ALPHA = 0.99
@@ -41,8 +41,9 @@ def composite(
     conics: Float[Array, "n 3"],
     opacities: Float[Array, " n"],
     features: Float[Array, "n c"],
-    probe: Float[Array, "n 2"],
+    probe: Float[Array, "n 2"] | None,
     depths: Float[Array, " n"],
+    mask: Bool[Array, "h w"] | None,
     size: tuple[int, int],
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w"]]:
     """Blend all Gaussians at all pixels; O(n h w), any float dtype.
@@ -52,8 +53,10 @@ def composite(
       conics: inverse 2D covariances (xx, xy, yy).
       opacities: in [0, 1]; 0 drops a Gaussian.
       features: values to blend.
-      probe: its cotangent is the absolute-valued gradient of means2d, summed over pixels; its value is not read.
+      probe: its cotangent is the absolute-valued gradient of means2d, summed over pixels; its value is not read. None
+        leaves that out, and JAX can then differentiate in forward mode too.
       depths: order only, equal depths keep the order given; no gradient.
+      mask: pixels to draw; the others stay empty, with transmittance 1. None draws all.
       size: (height, width).
 
     Returns:
@@ -66,7 +69,8 @@ def composite(
     def blend(carry, gaussian):
         image, transmittance, alive = carry
         mean, conic, opacity, feature, mean_probe = gaussian
-        offset = pixels - typing.cast(jax.Array, _at_pixels(mean, mean_probe, size))
+        here = mean[None, None] if mean_probe is None else typing.cast(jax.Array, _at_pixels(mean, mean_probe, size))
+        offset = pixels - here
         dx, dy = offset[..., 0], offset[..., 1]
         sigma = 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
         # exp of a large negative sigma would overflow and poison the gradient of the branch not taken
@@ -80,8 +84,8 @@ def composite(
     empty = (
         jnp.zeros((*size, features.shape[1]), means2d.dtype),
         jnp.ones(size, means2d.dtype),
-        jnp.ones(size, bool),
+        jnp.ones(size, bool) if mask is None else mask,
     )
-    sorted_inputs = tuple(v[order] for v in (means2d, conics, opacities, features, probe))
+    sorted_inputs = jax.tree.map(lambda v: v[order], (means2d, conics, opacities, features, probe))
     (image, transmittance, _), _ = lax.scan(blend, empty, sorted_inputs)
     return image, transmittance

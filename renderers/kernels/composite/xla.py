@@ -11,7 +11,7 @@ S starts at image . g + T_final g_T and loses w_i v_i at each step, so that no o
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from renderers.kernels.composite.reference import ALPHA_THRESHOLD, MAX_ALPHA, MIN_TRANSMITTANCE
 from renderers.kernels.tiling import TILE, TileLists, grid
@@ -26,17 +26,23 @@ def _rows(means2d, conics, opacities, features, lists):
     return jnp.pad(packed, ((0, CHUNK), (0, 0)))
 
 
+def drawn_pixels(mask: Bool[Array, "h w"] | None, size: tuple[int, int]) -> Bool[Array, "t p"]:
+    """Which pixels of each tile lie in the image and are not masked off."""
+    mask = jnp.ones(size, bool) if mask is None else mask
+    return to_tiles(mask[..., None])[:, 0]
+
+
 def _tile_pixels(tile, size, like):
-    """Pixel centres x, y of a tile, each [256], and which of them lie in the image.
+    """Pixel centres x, y of a tile, each [256].
 
     Typed as `like`, a scalar: loop states that start from these must vary over the same mesh axes under `shard_map`.
     """
-    zero = jnp.zeros_like(like)
+    half = jnp.zeros_like(like) + 0.5
     columns = grid(size)[1]
     index = jnp.arange(TILE * TILE, dtype=jnp.int32)
     x = tile % columns * TILE + index % TILE
     y = tile // columns * TILE + index // TILE
-    return (x + (zero + 0.5), y + (zero + 0.5)), (x < size[1] + zero) & (y < size[0] + zero)
+    return x + half, y + half
 
 
 def _blend_chunk(rows, inside, pixels, transmittance, alive):
@@ -69,14 +75,17 @@ def forward(
     opacities: Float[Array, " n"],
     features: Float[Array, "n c"],
     lists: TileLists,
+    mask: Bool[Array, "h w"] | None,
     size: tuple[int, int],
 ) -> tuple[Float[Array, "h w c"], Float[Array, "h w"]]:
     """Image without background and transmittance left; see `reference.composite`."""
     channels = features.shape[1]
     rows = _rows(means2d, conics, opacities, features, lists)
+    drawn = drawn_pixels(mask, size)
 
-    def tile_image(tile):
-        (pixels, in_image), end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
+    def tile_image(tile_and_drawn):
+        tile, in_image = tile_and_drawn
+        pixels, end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
 
         def body(carry):
             start, transmittance, alive, image = carry
@@ -89,13 +98,13 @@ def forward(
         state = (
             lists.offsets[tile],
             jnp.ones_like(pixels[0]),
-            in_image,
+            in_image & (pixels[0] > 0),
             jnp.zeros_like(pixels[0], shape=(channels, TILE * TILE)),
         )
         _, transmittance, _, image = lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[2]), body, state)
         return jnp.concatenate([image, transmittance[None]])
 
-    tiles = lax.map(tile_image, jnp.arange(lists.offsets.shape[0] - 1, dtype=jnp.int32))
+    tiles = lax.map(tile_image, (jnp.arange(lists.offsets.shape[0] - 1, dtype=jnp.int32), drawn))
     whole = untile(tiles, size)
     return whole[..., :-1], whole[..., -1]
 
@@ -108,6 +117,7 @@ def backward(
     lists: TileLists,
     outputs: tuple[Float[Array, "h w c"], Float[Array, "h w"]],
     cotangents: tuple[Float[Array, "h w c"], Float[Array, "h w"]],
+    mask: Bool[Array, "h w"] | None,
     size: tuple[int, int],
 ) -> tuple[Float[Array, "n 2"], Float[Array, "n 3"], Float[Array, " n"], Float[Array, "n c"], Float[Array, "n 2"]]:
     """Gradients of means2d, conics, opacities and features, and the absolute-valued gradient of means2d."""
@@ -118,9 +128,9 @@ def backward(
     per_tile = to_tiles(jnp.concatenate([g_image, to_come[..., None]], -1))
     width = GEOMETRY + channels + 2
 
-    def tile_gradient(gradient, tile_and_cotangent):
-        tile, g_and_to_come = tile_and_cotangent
-        (pixels, in_image), end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
+    def tile_gradient(gradient, tile_and_pixels):
+        tile, in_image, g_and_to_come = tile_and_pixels
+        pixels, end = _tile_pixels(tile, size, rows[0, 0]), lists.offsets[tile + 1]
         g = g_and_to_come[:channels]
 
         def body(carry):
@@ -164,7 +174,7 @@ def backward(
         state = (
             lists.offsets[tile],
             jnp.ones_like(pixels[0]),
-            in_image,
+            in_image & (pixels[0] > 0),
             g_and_to_come[channels],
             gradient,
         )
@@ -172,13 +182,13 @@ def backward(
 
     empty = jnp.zeros_like(rows, shape=(rows.shape[0], width))
     tiles = jnp.arange(lists.offsets.shape[0] - 1, dtype=jnp.int32)
-    per_row, _ = lax.scan(tile_gradient, empty, (tiles, per_tile))
+    per_row, _ = lax.scan(tile_gradient, empty, (tiles, drawn_pixels(mask, size), per_tile))
     per_gaussian = jnp.zeros_like(rows, shape=(n, width)).at[lists.ids].add(per_row[:-CHUNK])
     means, conics_, opacity, feature, probe = jnp.split(per_gaussian, (2, 5, 6, 6 + channels), 1)
     return means, conics_, opacity[:, 0], feature, probe
 
 
-def to_tiles(image: Float[Array, "h w c"]) -> Float[Array, "t c p"]:
+def to_tiles(image: Shaped[Array, "h w c"]) -> Shaped[Array, "t c p"]:
     """Cut an image into tiles, pixels minor, padding the right and lower edge with zeros."""
     height, width, channels = image.shape
     rows, columns = grid((height, width))

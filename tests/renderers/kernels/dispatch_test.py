@@ -18,8 +18,8 @@ from renderers.kernels.dispatch import Backend, Unsupported, choose
         ("cpu", "float32", False, "cpu"),
         ("cpu", "float32", True, "xla"),
         ("cpu", "float64", False, "xla"),
-        ("gpu", "float32", False, "xla"),
-        ("tpu", "float32", False, "xla"),
+        ("gpu", "float32", False, "pallas_gpu"),
+        ("tpu", "float32", False, "pallas_tpu"),
         ("gpu", "float64", True, "xla"),
     ],
 )
@@ -43,6 +43,9 @@ def test_portable_backends_run_everywhere(monkeypatch, backend, platform, dtype)
         ("cpu", "tpu", "float32", False, "on platform 'tpu'; use 'xla'"),
         ("cpu", "cpu", "float64", False, "takes float32, got float64; use 'xla'"),
         ("cpu", "cpu", "float32", True, r"pip install 'galatea3d\[cpu\]'"),
+        ("pallas_gpu", "tpu", "float32", False, "on platform 'tpu'; use 'xla'"),
+        ("pallas_tpu", "gpu", "float32", False, "on platform 'gpu'; use 'xla'"),
+        ("pallas_gpu", "gpu", "float64", False, "takes float32, got float64; use 'xla'"),
     ],
 )
 def test_an_explicit_request_is_refused_with_a_reason_and_a_remedy(
@@ -52,6 +55,19 @@ def test_an_explicit_request_is_refused_with_a_reason_and_a_remedy(
     with pytest.raises(Unsupported, match=reason):
         choose(backend, platform, dtype)
     assert choose(None, platform, dtype) != backend, "what refuses an explicit request is never the default"
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_operations_without_pallas_kernels_say_so_and_default_to_xla(platform):
+    assert choose(None, platform, pallas=False) == "xla"
+    with pytest.raises(Unsupported, match="has no 'pallas_gpu' kernel; use 'xla'"):
+        choose("pallas_gpu", platform, pallas=False)
+
+
+@pytest.mark.parametrize("backend", ["pallas_gpu", "pallas_tpu"])
+def test_pallas_kernels_are_interpreted_on_cpus_on_request_only(backend):
+    assert choose(backend, "cpu") == backend
+    assert choose(None, "cpu") != backend
 
 
 def test_the_platform_is_that_of_jax():

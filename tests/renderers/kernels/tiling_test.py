@@ -106,6 +106,26 @@ def test_what_does_not_fit_is_counted_exactly_and_the_nearest_stay():
     assert whole.overflow == 0
 
 
+@pytest.mark.parametrize("capacity", [1024, 90, 17])
+def test_places_number_the_intersections_gaussian_by_gaussian(capacity):
+    """Each intersection of the lists has a number of its own, within its Gaussian's run, tiles in row-major order."""
+    size = (70, 100)
+    means, extents, depths = _scene()
+    lists = _bin(means, extents, depths, size, capacity)
+    places, runs = (np.asarray(a) for a in jax.jit(tiling.places)(lists))
+    seen = {}
+    for tile, ids in enumerate(_runs(lists)):
+        row, column = divmod(tile, -(-size[1] // TILE))
+        for i in ids:
+            number = places[i, 0] + places[i, 1] * row + column
+            assert runs[i, 0] <= number < runs[i, 1]
+            seen.setdefault(i, []).append(int(number))
+    total = int(lists.offsets[-1])
+    assert sorted(sum(seen.values(), [])) == list(range(total)), "no two share a place, and none is left out"
+    assert all(numbers == sorted(numbers) for numbers in seen.values())
+    assert sum(last - first for first, last in runs) == total
+
+
 def test_nothing_visible_gives_empty_lists():
     zeros = np.zeros((3, 2), np.float32)
     lists = _bin(zeros, zeros, zeros[:, 0], (20, 20), 8)

@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 
-from renderers.kernels.composite import cpu, reference, xla
+from renderers.kernels.composite import cpu, pallas_gpu_vjp, pallas_tpu_vjp, reference, xla
 from tests.renderers.kernels.composite import finite_differences
 
 # float64: the differences' own error, 1e-10 by rounding and step, 100 times that by cancellation in a column; float32:
 # sums of 740 pixels' rounding, relative to a column's largest entry (measured: 1e-6).
-TOLERANCES = {"reference": 1e-7, "xla": 1e-7, "cpu": 2e-5}
+TOLERANCES = {"reference": 1e-7, "xla": 1e-7, "cpu": 2e-5, "pallas_gpu_vjp": 2e-5, "pallas_tpu_vjp": 2e-5}
 PASSES = {
     "reference": (finite_differences.run_reference, reference),
     "xla": (finite_differences.run_xla, xla),
     "cpu": (finite_differences.run_cpu, cpu),
+    "pallas_gpu_vjp": (finite_differences.run_pallas, pallas_gpu_vjp),
+    "pallas_tpu_vjp": (finite_differences.run_pallas, pallas_tpu_vjp),
 }
 
 

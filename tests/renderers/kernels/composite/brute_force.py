@@ -33,9 +33,15 @@ class Blended:
 
 
 def blend(arrays: dict[str, np.ndarray], size: tuple[int, int]) -> Blended:
-    """Composite `arrays` (as `api.composite` takes them); Gaussians with zero extents are dropped."""
-    a = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+    """Composite `arrays` (as `api.composite` takes them) at pixel centres; Gaussians with zero extents are dropped."""
     y, x = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5, indexing="ij")
+    return blend_at(arrays, x, y)
+
+
+def blend_at(arrays: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Blended:
+    """The same at positions x, y in pixels, of any shape, which takes the place of [h, w]."""
+    a = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+    size = x.shape
     image, front = np.zeros((*size, a["features"].shape[1])), np.ones(size)
     weights = np.zeros((len(a["depths"]), *size))
     margin, clamp_margin, alive = np.full(size, np.inf), np.full(size, np.inf), np.ones(size, bool)

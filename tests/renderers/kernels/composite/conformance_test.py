@@ -43,6 +43,8 @@ ROWS = (
     Row("xla", "float64", image=1e-13, gradient=1e-11),  # rounding of about 300 terms, and its cancellation
     Row("xla", "float32", image=1e-5, gradient=1e-4),
     Row("cpu", "float32", image=1e-5, gradient=1e-4),
+    Row("pallas_gpu", "float32", image=1e-5, gradient=1e-4),
+    Row("pallas_tpu", "float32", image=1e-5, gradient=1e-4),
 )
 rows = pytest.mark.parametrize("row", ROWS, ids=str)
 

@@ -84,7 +84,11 @@ def run_reference(module) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         arguments = [*_arguments(jnp.float64), jnp.zeros(scene["means2d"].shape)]
         depths = jnp.asarray(scene["depths"], jnp.float64)
-        pull = jax.jit(lambda *a: jax.vjp(lambda *b: module.composite(*b, depths, SIZE), *a)[1](_pair(jnp.float64)))
+
+        def blend(*a):
+            return module.composite(*a, depths, None, SIZE)
+
+        pull = jax.jit(lambda *a: jax.vjp(blend, *a)[1](_pair(jnp.float64)))
         return dict(zip(NAMES, map(np.asarray, pull(*arguments)), strict=True))
 
 
@@ -95,8 +99,18 @@ def run_xla(module) -> dict[str, np.ndarray]:
         boxes = [jnp.asarray(scene[name], jnp.float64) for name in ("means2d", "extents", "depths")]
         lists = jax.jit(tiling.bin_gaussians, static_argnums=(3, 4))(*boxes, SIZE, 128)
         outputs = tuple(jnp.asarray(v, jnp.float64) for v in _outputs())
-        run = jax.jit(lambda *a: module.backward(*a, lists, outputs, _pair(jnp.float64), SIZE))
+        run = jax.jit(lambda *a: module.backward(*a, lists, outputs, _pair(jnp.float64), None, SIZE))
         return dict(zip(NAMES, map(np.asarray, run(*_arguments(jnp.float64))), strict=True))
+
+
+def run_pallas(module) -> dict[str, np.ndarray]:
+    """A module's `backward`, float32, interpreted on lists made by the real tiling."""
+    scene = small_scene()
+    boxes = [jnp.asarray(scene[name]) for name in ("means2d", "extents", "depths")]
+    lists = jax.jit(tiling.bin_gaussians, static_argnums=(3, 4))(*boxes, SIZE, 128)
+    outputs = tuple(jnp.asarray(v, jnp.float32) for v in _outputs())
+    run = jax.jit(lambda *a: module.backward(*a, lists, outputs, _pair(jnp.float32), None, SIZE))
+    return dict(zip(NAMES, map(np.asarray, run(*_arguments(jnp.float32))), strict=True))
 
 
 def run_cpu(module) -> dict[str, np.ndarray]:
@@ -106,7 +120,7 @@ def run_cpu(module) -> dict[str, np.ndarray]:
     channels = image.shape[2]
     out = np.full((len(scene["depths"]), module.GEOMETRY + channels), np.nan, np.float32)
     arguments = [scene[name] for name in ("means2d", "conics", "opacities", "features", "extents", "depths")]
-    module.backward(*arguments, image, transmittance, *cotangents(), out)
+    module.backward(*arguments, np.zeros((0, 0), np.float32), image, transmittance, *cotangents(), out)
     columns = np.split(out, (2, 5, 6, 8), 1)
     mean, conic, opacity, probe, feature = columns
     return dict(zip(NAMES, (mean, conic, opacity[:, 0], feature, probe), strict=True))

@@ -14,15 +14,16 @@ from tests.renderers.kernels.composite.conformance_test import SCENES
 
 @functools.cache
 def _compiled():
-    return jax.jit(reference.composite, static_argnums=6)
+    return jax.jit(reference.composite, static_argnums=7)
 
 
 def composite(scene, size=scenes.SIZE):
     with jax.enable_x64(True):
         a = {name: jnp.asarray(array, jnp.float64) for name, array in scene.items()}
         dropped = jnp.where(a["extents"][:, 0] > 0, a["opacities"], 0.0)
+        probe = jnp.zeros_like(a["means2d"])
         image, transmittance = _compiled()(
-            a["means2d"], a["conics"], dropped, a["features"], jnp.zeros_like(a["means2d"]), a["depths"], size
+            a["means2d"], a["conics"], dropped, a["features"], probe, a["depths"], None, size
         )
         return np.asarray(image), np.asarray(transmittance)
 

@@ -197,7 +197,7 @@ def test_results_are_bit_equal_on_every_run_and_number_of_threads():
 
     scene = scenes.random_scene(7, n=400, size=(100, 120))
     names = ("means2d", "conics", "opacities", "features", "extents", "depths")
-    arrays = [scene[name] for name in names]
+    arrays = [*(scene[name] for name in names), np.zeros((0, 0), np.float32)]
     rng = np.random.default_rng(0)
     g_image, g_final = (rng.normal(size=(100, 120, *more)).astype(np.float32) for more in ((3,), ()))
     seen = set()
