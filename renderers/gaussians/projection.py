@@ -1,8 +1,9 @@
 """From 3D Gaussians to 2D: elliptical weighted averaging, extents and culling.
 
-The camera maps a Gaussian's centre exactly and its covariance to first order, Sigma' = J W Sigma W^T J^T
-(Zwicker et al. 2001; arXiv 2308.04079, Eq. 5). Thresholds and limits follow gsplat 1.6.0, so that images agree with its
-reference to rounding. Everything is written by components: XLA fuses that into one pass over the Gaussians.
+The camera, lens distortion included, maps a Gaussian's centre exactly and its covariance to first order,
+Sigma' = J W Sigma W^T J^T (Zwicker et al. 2001; arXiv 2308.04079, Eq. 5). Thresholds and limits follow gsplat 1.6.0,
+so that images agree with its reference to rounding. Everything is written by components: XLA fuses that into one pass
+over the Gaussians.
 """
 
 import dataclasses
@@ -14,12 +15,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from renderers.cameras.camera import Camera
+from renderers.gaussians import lenses
 from renderers.gaussians.covariance import principal_axes
 
 ALPHA_THRESHOLD = 1 / 255  # a Gaussian is not drawn where its alpha is below
 MAX_EXTENT = 3.33  # standard deviations; exp(-3.33^2 / 2) < 1 / 255, so nothing visible lies outside
 MIN_COMPENSATION = 0.005
-FISHEYE_EPSILON = 1e-7
 LARGEST = 1e15  # of coordinates and scales; squares and products of four still fit a float32
 
 
@@ -32,7 +33,7 @@ class Projected:
     Attributes:
       means2d: Float["n 2"], centres in pixels (x, y).
       conics: Float["n 3"], inverse 2D covariance (xx, xy, yy) in 1 / pixel^2.
-      depths: Float["n"], camera z of the centres.
+      depths: Float["n"], camera z of the centres, or their distance where `lenses.sees_sideways`. Never negative.
       opacities: Float["n"], after antialias compensation.
       extents: Float["n 2"], half width and height in pixels of the box outside which alpha < 1/255. No gradient.
       radii: Int["n 2"], extents rounded up; zero if and only if culled.
@@ -52,52 +53,6 @@ def camera_points(means: Float[Array, "n 3"], camera: Camera) -> tuple[Float[Arr
     return tuple(
         pose[i, 0] * means[:, 0] + pose[i, 1] * means[:, 1] + pose[i, 2] * means[:, 2] + pose[i, 3] for i in range(3)
     )
-
-
-def _pinhole(x, y, z, camera):
-    """Centre, and Jacobian whose lateral ratio is clamped at 1.3 half fields of view (a wider one makes it explode)."""
-    fx, fy = camera.focal
-    cx, cy = camera.principal
-    height, width = camera.size
-    rx, ry = x / z, y / z
-    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
-    tx = jnp.clip(rx, -(cx / fx + margin_x), (width - cx) / fx + margin_x)
-    ty = jnp.clip(ry, -(cy / fy + margin_y), (height - cy) / fy + margin_y)
-    zero = jnp.zeros_like(z)
-    return (fx * rx + cx, fy * ry + cy), ((fx / z, zero, -fx * tx / z), (zero, fy / z, -fy * ty / z))
-
-
-def _orthographic(x, y, z, camera):
-    fx, fy = camera.focal
-    cx, cy = camera.principal
-    zero, one = jnp.zeros_like(z), jnp.ones_like(z)
-    return (fx * x + cx, fy * y + cy), ((fx * one, zero, zero), (zero, fy * one, zero))
-
-
-def _fisheye(x, y, z, camera):
-    """Equidistant lens, r = f theta.
-
-    The epsilons are gsplat's: they keep the axis finite and belong to the contract.
-    """
-    fx, fy = camera.focal
-    cx, cy = camera.principal
-    squared = x * x + y * y
-    on_axis = squared <= 0
-    radius = jnp.where(on_axis, 0.0, jnp.sqrt(jnp.where(on_axis, 1.0, squared))) + FISHEYE_EPSILON
-    theta = jnp.arctan2(radius, z + FISHEYE_EPSILON)
-    xx = x * x + FISHEYE_EPSILON
-    yy = y * y
-    xy = x * y
-    lateral = xx + yy
-    b = jnp.arctan2(radius, z) / radius / lateral
-    a = z / (lateral + z * z) / lateral
-    tangential = a - b
-    row_x = (fx * (xx * a + yy * b), fx * xy * tangential, -fx * x / (lateral + z * z))
-    row_y = (fy * xy * tangential, fy * (yy * a + xx * b), -fy * y / (lateral + z * z))
-    return (fx * x * theta / radius + cx, fy * y * theta / radius + cy), (row_x, row_y)
-
-
-_LENSES = {"pinhole": _pinhole, "orthographic": _orthographic, "fisheye": _fisheye}
 
 
 def _image_covariance(axes: Float[Array, "n 3 3"], jacobian, camera: Camera):
@@ -140,30 +95,36 @@ def project(
 ) -> Projected:
     """Project Gaussians through a camera and cull what cannot be seen.
 
-    Culled are Gaussians outside near < z < far, with opacity below 1/255, whose covariance degenerates or overflows, or
-    whose box misses the image. Differentiable in every array and in the camera's pose, focal lengths and principal
-    point; culled entries carry zero gradient. Nothing flows through extents and radii.
+    Culled are Gaussians outside near < depth < far, with opacity below 1/255, whose centre lies past the fold of the
+    distortion curve, whose covariance degenerates or overflows, or whose box misses the image. Differentiable (reverse
+    and forward mode) in every array and in the camera's pose, focal lengths, principal point and distortion; culled
+    entries carry zero gradient. Nothing flows through extents and radii.
+
+    A fisheye with distortion coefficients that images rays at 90 degrees or more from its axis is ordered and culled by
+    distance; every other camera by z, so that an ideal fisheye shows nothing of z <= near (as in gsplat 1.6.0). Zero
+    coefficients stand for an equidistant lens.
 
     Args:
       means, quaternions, scales, opacities: post-activation; quaternions wxyz of any length, opacities in [0, 1].
-      camera: ideal lens (no distortion coefficients).
+      camera: any lens, ideal or distorted; orthographic ones have no coefficients.
       antialias: scale opacities by sqrt(det(cov) / det(cov + blur I)), floored at 0.005
         (Mip-Splatting, arXiv 2311.16493).
       blur: pixel^2 added to both variances.
-      near, far: camera z, world units.
+      near, far: range of depths, world units.
 
     Raises:
-      ValueError: the camera has distortion coefficients.
+      ValueError: an orthographic camera with distortion coefficients, or more of them than the lens model has.
     """
-    if camera.distortion is not None:
+    if camera.model == "orthographic" and camera.distortion is not None:
         raise ValueError(
-            "expected an ideal lens, got distortion coefficients: undistort the images or drop the coefficients"
+            "expected no distortion coefficients for an orthographic camera, which has none: set it to None"
         )
     means, quaternions, scales, opacities, sane = _sane(means, quaternions, scales, opacities)
     x, y, z = camera_points(means, camera)
-    in_range = sane & (z > near) & (z < far)
+    reach = lenses.depths(x, y, z, camera)
+    in_range = sane & (reach > near) & (reach < far) & lenses.imaged(x, y, z, camera)
     x, y, z = (jnp.where(in_range, v, s) for v, s in ((x, 0.0), (y, 0.0), (z, 1.0)))
-    (u, v), jacobian = _LENSES[camera.model](x, y, z, camera)
+    (u, v), jacobian = lenses.linearised(x, y, z, camera)
     raw_xx, xy, raw_yy = _image_covariance(principal_axes(quaternions, scales), jacobian, camera)
     solid = in_range & jnp.isfinite(raw_xx + raw_yy + u + v) & (raw_xx + blur > 0) & (raw_yy + blur > 0)
     raw_xx, xy, raw_yy = (jnp.where(solid, v, s) for v, s in ((raw_xx, 1.0), (xy, 0.0), (raw_yy, 1.0)))
@@ -186,7 +147,7 @@ def project(
     return Projected(
         means2d=keep(u, v),
         conics=keep(*conics),
-        depths=jnp.where(visible, z, 0.0),
+        depths=jnp.where(visible, lenses.depths(x, y, z, camera), 0.0),
         opacities=jnp.where(visible, opacities, 0.0),
         extents=extents,
         radii=radii,
