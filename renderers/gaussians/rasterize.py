@@ -2,18 +2,20 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from renderers.cameras.camera import Camera
 from renderers.gaussians.gaussians import Gaussians
 from renderers.gaussians.gaussians import sh_degree as stored_degree
 from renderers.gaussians.projection import project
 from renderers.gaussians.spherical_harmonics import sh_colors
-from renderers.kernels.composite.api import composite
+from renderers.kernels.composite.api import Derivative, composite
 from renderers.kernels.dispatch import Backend
 
 
@@ -26,7 +28,7 @@ class Rendering:
     Attributes:
       color: Float["h w c"], background included.
       alpha: Float["h w"], 1 - transmittance.
-      depth: Float["h w"], sum of weight times camera z; no background.
+      depth: Float["h w"], sum of weight times camera z (distance where `lenses.sees_sideways`); no background.
       radii: Int["n 2"], half boxes in pixels, rounded up; zero if and only if culled.
       means2d: Float["n 2"], projected centres in pixels; zero where culled.
       overflow: Int[""], (Gaussian, tile) intersections dropped for want of capacity.
@@ -60,12 +62,14 @@ def rasterize(
     far: float = 1e10,
     capacity: int | None = None,
     means2d_probe: Float[Array, "n 2"] | None = None,
+    mask: Bool[Array, "h w"] | None = None,
     backend: Backend | None = None,
+    derivative: Derivative = "reverse",
 ) -> Rendering:
     """Render 3D Gaussians given by their activated parameters.
 
-    Differentiable (reverse mode) in every float input: Gaussians, background, and the camera's pose, focal lengths and
-    principal point. Gradients to the pose are with respect to its raw upper 3x4 entries.
+    Differentiable in every float input: Gaussians, background, and the camera's pose, focal lengths, principal point
+    and distortion. Gradients to the pose are with respect to its raw upper 3x4 entries.
 
     Args:
       means: world units.
@@ -73,19 +77,23 @@ def rasterize(
       scales: standard deviations, world units.
       opacities: in [0, 1].
       colors: any number of channels, blended as they are.
-      camera: ideal pinhole, orthographic or fisheye lens.
+      camera: pinhole, orthographic or fisheye lens; pinhole and fisheye with or without distortion coefficients.
       background: colour seen through the remaining transmittance; None is black.
       antialias: compensate opacities for the blur (Mip-Splatting, arXiv 2311.16493).
       blur: pixel^2 added to the 2D variances.
-      near, far: range of camera z drawn.
+      near, far: range of camera z drawn (of distance where `lenses.sees_sideways`).
       capacity: static bound on (Gaussian, tile) intersections. None: outside a trace it is counted; inside one the cpu
         backend needs none and the others take `tiling.default_capacity`, and `overflow` tells if that was not enough.
       means2d_probe: pass zeros; its cotangent is the absolute-valued gradient of means2d summed over pixels (absgrad).
+      mask: pixels to draw; the others show the background alone and pass no gradient.
       backend: None takes the platform's default; an explicit one never falls back.
+      derivative: "reverse" for `jax.grad`; "forward" for `jax.jvp` and `jax.jacfwd`, which pay per parameter and not
+        per pixel: for Gauss-Newton over a camera.
 
     Raises:
       Unsupported: the backend cannot run here.
-      ValueError: the camera has distortion coefficients, or background and colors differ in channels.
+      ValueError: an orthographic camera has distortion coefficients, a lens has too many, or background and colors
+        differ in channels.
     """
     dtype = means.dtype
     if background is not None and background.shape[-1] != colors.shape[-1]:
@@ -105,8 +113,10 @@ def rasterize(
         projected.depths,
         size=camera.size,
         probe=means2d_probe,
+        mask=mask,
         capacity=capacity,
         backend=backend,
+        derivative=derivative,
     )
     color, depth = blended.image[..., :-1], blended.image[..., -1]
     if background is not None:
@@ -133,7 +143,9 @@ def render(
     far: float = 1e10,
     capacity: int | None = None,
     means2d_probe: Float[Array, "n 2"] | None = None,
+    mask: Bool[Array, "h w"] | None = None,
     backend: Backend | None = None,
+    derivative: Derivative = "reverse",
 ) -> Rendering:
     """Render a splat scene: activate its parameters, evaluate its colours, rasterize.
 
@@ -158,7 +170,9 @@ def render(
         far=far,
         capacity=capacity,
         means2d_probe=means2d_probe,
+        mask=mask,
         backend=backend,
+        derivative=derivative,
     )
 
 
@@ -166,29 +180,36 @@ def render_views(
     gaussians: Gaussians,
     cameras: Camera,
     *,
+    keep: Callable[[Rendering, Int[Array, ""]], Any] | None = None,
     sh_degree: int | None = None,
     background: Float[Array, " c"] | None = None,
     antialias: bool = False,
     capacity: int | None = None,
     backend: Backend | None = None,
-) -> Rendering:
+    derivative: Derivative = "reverse",
+) -> Any:
     """Render many cameras one after the other, in the memory of one.
 
-    Equal to `vmap` of `render` over the cameras. Each view is recomputed in the backward pass, so that only the images
-    grow with the number of views.
+    Equal to `vmap` of `render` over the cameras. Each view is recomputed in the backward pass, so that only what is
+    kept of each grows with the number of views: its whole Rendering, unless `keep` makes less of it.
+
+        render_views(gaussians, cameras, keep=lambda seen, view: jnp.mean((seen.color - photographs[view]) ** 2))
 
     Args:
       gaussians: the scene.
       cameras: one record whose arrays have a leading axis of views (`stack_cameras`).
-      sh_degree, background, antialias, capacity, backend: see `rasterize`; one capacity serves all views.
+      keep: from a view's Rendering and its index to a pytree, such as an 8-bit image or a loss. Evaluated in the loop
+        and differentiated through; None keeps the Rendering.
+      sh_degree, background, antialias, capacity, backend, derivative: see `rasterize`; one capacity serves all views.
 
     Returns:
-      A Rendering whose arrays have a leading axis of views.
+      What `keep` returns, or a Rendering; its arrays have a leading axis of views.
     """
 
     @jax.checkpoint
-    def one(camera):
-        return render(
+    def one(camera_and_view):
+        camera, view = camera_and_view
+        seen = render(
             gaussians,
             camera,
             sh_degree=sh_degree,
@@ -196,6 +217,9 @@ def render_views(
             antialias=antialias,
             capacity=capacity,
             backend=backend,
+            derivative=derivative,
         )
+        return seen if keep is None else keep(seen, view)
 
-    return lax.map(one, cameras)
+    views = cameras.focal.shape[0]
+    return lax.map(one, (cameras, jnp.arange(views, dtype=jnp.int32)))

@@ -1,4 +1,4 @@
-"""The normalised scene: frames, starts, views, memory."""
+"""The normalised scene: frames, starts, views."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ import pytest
 
 from experiments.data.demo import demo_capture
 from experiments.errors import InputError
-from experiments.splats import memory, scene, views
-from experiments.splats.settings import FitConfig, Growth
+from experiments.splats import scene, views
+from experiments.splats.settings import FitConfig
 from renderers.cameras.camera import Camera
 from renderers.gaussians.gaussians import Gaussians
 from renderers.gaussians.rasterize import render
@@ -110,14 +110,6 @@ def test_views_that_cannot_be_trained_on_are_refused(capture):
     mesh = jax.make_mesh((4,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
     with pytest.raises(InputError, match="does not divide over 4 devices"):
         views.Batches(views.divide(capture, frame, FitConfig()), FitConfig(batch=3), mesh)
-
-
-def test_memory_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "_free_bytes", lambda: 2 * 2**30)
-    shapes = [(100, 100, 3)] * 5
-    assert "GiB free" in memory.preflight(FitConfig(growth=Growth(max_gaussians=100_000)), shapes)
-    with pytest.raises(InputError, match="lower --growth.max_gaussians"):
-        memory.preflight(FitConfig(growth=Growth(max_gaussians=3_000_000)), shapes)
 
 
 def test_cameras_in_one_place_still_give_a_scale():
