@@ -1,57 +1,78 @@
 """Measure the operations that matter on this machine.
 
     python -m experiments.bench --only=composite
+    python -m experiments.bench --only=scale --scenes=100k,300k,1m,3m
+    python -m experiments.bench --only=memory
+    python -m experiments.bench --only=splats --compare
     python -m experiments.bench --only=fit_step --data=path/to/capture
 
-Run it on a quiet machine; ratios are taken pair by pair in one process. Results go to `--output`, one JSON a device.
+Run it on a quiet machine; ratios are taken pair by pair in one process. Each group of results goes to a file of its own
+in `--output`, named by the kind of device. With `--compare` nothing is written: the numbers are held against those
+files, and the exit code is 1 if one has become 1.5 times slower or 1.2 times larger.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import field
 from typing import Literal
 
 from experiments import flags
+
+_RESULTS = "experiments/bench/results"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """What to measure and where to write it."""
 
-    only: Literal["all", "composite", "fit_step"] = field(default="all", metadata={"help": "The operation to measure."})
-    data: str = field(default="demo", metadata={"help": "Capture that the training step is measured on."})
-    output: str = field(
-        default="experiments/bench/results", metadata={"help": "Folder for the JSON files; empty writes none."}
+    only: Literal["all", "composite", "splats", "modes", "scale", "memory", "fit_step"] = field(
+        default="all",
+        metadata={
+            "help": "What to measure: compositing; the parts of rendering 1080p; surfels and forward mode; growth to "
+            "millions of Gaussians, each in its own process; stated peak memory; a training step."
+        },
     )
+    data: str = field(default="demo", metadata={"help": "Capture that the training step is measured on."})
+    scenes: tuple[Literal["100k", "300k", "500k", "1m", "3m", "10m"], ...] = field(
+        default=("100k", "300k", "1m", "3m"), metadata={"help": "Numbers of Gaussians of --only=scale, rising."}
+    )
+    compare: bool = field(
+        default=False, metadata={"help": "Hold the numbers against those in the output folder; write nothing."}
+    )
+    output: str = field(default=_RESULTS, metadata={"help": "Folder for the JSON files; empty writes none."})
 
 
-def main(config: Config) -> None:
-    """Run the measurements, print them, and write them with the machine and the command."""
+def main(config: Config) -> int:
+    """Run the measurements, print them, and write them with the machine and the command; 1 if one has regressed."""
     import pathlib
-    import sys
-    import time
 
-    from experiments import runtime, workdir
-    from experiments.bench import composite, fit_step
+    from experiments import runtime
+    from experiments.bench import compare, measurement
 
     runtime.setup()
-    rows = {}
-    if config.only in ("all", "composite"):
-        rows |= composite.measure()
-    if config.only in ("all", "fit_step"):
-        rows |= fit_step.measure(config.data)
-    for name, (value, unit) in rows.items():
-        print(f"{name} {value:.6g} {unit}".rstrip())
-    if config.output:
-        report = runtime.platform_report()
-        result = {
-            "command": "python -m experiments.bench " + " ".join(sys.argv[1:]),
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": report,
-            "versions": workdir.package_versions(("jax", "jaxlib", "numba", "numpy")),
-            "results": {name: {"value": value, "unit": unit} for name, (value, unit) in rows.items()},
-        }
-        kind = str(report["device_kind"]).lower().replace(" ", "_")
-        workdir.write_json_atomic(pathlib.Path(config.output) / f"{config.only}_{kind}.json", result)
+    good = True
+    for name, measure in _groups(config).items():
+        made = measurement.document(measure())
+        path = pathlib.Path(config.output or _RESULTS) / f"{name}_{measurement.device_kind(made)}.json"
+        if config.compare:
+            good &= compare.report(made, path)
+        elif config.output:
+            measurement.write(path, made)
+    return 0 if good else 1
+
+
+def _groups(config: Config) -> dict[str, Callable[[], dict[str, tuple[float, str]]]]:
+    from experiments.bench import composite, fit_step, memory, modes, scale, splats
+
+    groups: dict[str, Callable[[], dict[str, tuple[float, str]]]] = {
+        "composite": composite.measure,
+        "splats": splats.measure,
+        "modes": modes.measure,
+        "scale": lambda: scale.measure(config.scenes),
+        "memory": memory.measure,
+        "fit_step": lambda: fit_step.measure(config.data),
+    }
+    return groups if config.only == "all" else {config.only: groups[config.only]}
 
 
 if __name__ == "__main__":
