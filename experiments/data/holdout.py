@@ -37,7 +37,7 @@ def split_holdout(
         chosen = set(sorted(range(len(names)), key=lambda index: names[index])[::stride])
     else:
         words = [word.strip() for word in holdout.split(",")]
-        chosen = {_find(names, word) for word in words if word}
+        chosen = {find_view(names, word, "--holdout") for word in words if word}
         if not chosen:
             raise InputError(f"--holdout={holdout!r} names no view; expected a number, or names separated by commas")
     if len(chosen) == len(names):
@@ -46,16 +46,21 @@ def split_holdout(
     return np.array(train, np.int64), np.array(sorted(chosen), np.int64)
 
 
-def _find(names: Sequence[str], word: str) -> int:
+def find_view(names: Sequence[str], word: str, flag: str) -> int:
+    """Index of the view that a word means: its name, with or without folder and suffix.
+
+    Raises:
+        InputError: if the word fits no view (the nearest ones are shown) or several; the message begins with `flag`.
+    """
     for spell in (str, _basename, _without_suffix, _stem):
         found = [index for index, name in enumerate(names) if spell(name) == word]
         if len(found) == 1:
             return found[0]
         if found:
             examples = ", ".join(names[index] for index in found[:3])
-            raise InputError(f"--holdout: {word!r} fits {len(found)} views ({examples}); give the folder too")
+            raise InputError(f"{flag}: {word!r} fits {len(found)} views ({examples}); give the folder too")
     near = difflib.get_close_matches(word, sorted({_stem(name) for name in names}), n=3, cutoff=0.0)
-    raise InputError(f"--holdout: no view is called {word[:80]!r}; the nearest names are {', '.join(near)}")
+    raise InputError(f"{flag}: no view is called {word[:80]!r}; the nearest names are {', '.join(near)}")
 
 
 def _basename(name: str) -> str:

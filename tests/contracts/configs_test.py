@@ -15,14 +15,17 @@ from experiments.splats.settings import FitConfig
 from renderers.cameras.camera import Camera
 from renderers.gaussians.gaussians import Gaussians
 
-_PROGRAMS = ("experiments.fit_gaussians", "experiments.doctor", "experiments.bench.__main__")
+_PROGRAMS = ("experiments.fit_gaussians", "experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune")
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)
 def test_defaults_build_and_survive_the_round_trip_through_flags(program):
     default = importlib.import_module(program).Config()
-    given = [f"--{name}={'none' if value is None else value}" for name, value in flags.to_dict(default).items()]
-    given = [flag for flag in given if not flag.endswith("=()")]
+    given = []
+    for name, value in flags.to_dict(default).items():
+        if value != ():
+            value = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            given.append(f"--{name}={'none' if value is None else value}")
     assert flags.parse(default, [program, *given]) == default
 
 

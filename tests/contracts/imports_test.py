@@ -26,7 +26,7 @@ MAY_UNPICKLE = {
     "generators/weights/torch_pickle.py",
 }
 CONFIG_MODULES = re.compile(r"experiments\.(config_fields|configs(\..*)?)$")
-NO_RUN = {"experiments.doctor", "experiments.bench.__main__"}  # Programs without a workdir.
+NO_RUN = {"experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune"}  # Programs without a workdir.
 
 
 def library_violations(module: ast.Module, path: str) -> list[str]:
