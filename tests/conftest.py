@@ -3,7 +3,9 @@
 import atexit
 import importlib.util
 import os
+import pathlib
 import shutil
+import sys
 import tempfile
 
 # Before jax is imported: the suite runs on the CPU unless its caller chose a device, and programs that tests start
@@ -23,6 +25,8 @@ jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
+# Half of the suite's time is LLVM's. Programs that tests start are compiled in full.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("galatea", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("galatea")
@@ -47,6 +51,15 @@ def _has_device(platforms: tuple[str, ...]) -> bool:
         except RuntimeError:
             continue
     return False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Forgets compiled programs once they hold gigabytes, as those of the whole suite would."""
+    yield
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) if sys.platform == "linux" else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > 3 << 30:
+        jax.clear_caches()
 
 
 @pytest.fixture

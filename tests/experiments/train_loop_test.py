@@ -275,7 +275,7 @@ def test_training_goes_on_without_room_and_ends_with_the_error_only_if_the_end_i
         free[0] = 0 if 2 <= step < full_until else 2**40
         return _batch(step)
 
-    full_until = 10
+    full_until = 11
     finished = _run(tmp_path / "a", _make(tmp_path / "a", batch))
     assert _bits(finished.state) == whole[0]
     assert checkpoints.Checkpoints(tmp_path / "a/checkpoints").steps() == [12]

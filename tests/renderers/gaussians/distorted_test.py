@@ -119,7 +119,7 @@ def test_zero_coefficients_are_the_ideal_lens(model):
         np.testing.assert_allclose(bent, lens_scenes.image(arrays, camera), atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["pinhole", "fisheye"])
+@pytest.mark.parametrize("model", ["pinhole", pytest.param("fisheye", marks=pytest.mark.slow)])
 def test_backends_agree_through_a_distorted_lens(model):
     arrays, camera = scenes.splats(16), _with(scenes.camera(model), COEFFICIENTS[model])
     render = jax.jit(rasterize, static_argnames="backend")
@@ -275,6 +275,7 @@ def test_huge_gaussians_around_the_camera_stay_finite_through_every_lens():
         assert all(not np.asarray(leaf)[gone].any() for leaf in gradients[0])
 
 
+@pytest.mark.slow
 def test_lenses_of_several_lengths_in_one_stack():
     arrays = scenes.splats(8)
     geometry = tuple(arrays[name] for name in GEOMETRY)

@@ -1,7 +1,6 @@
 """Pixels that are masked off: background there, the same bits elsewhere, no gradient from there, no work."""
 
 import functools
-import importlib.util
 import time
 
 import jax
@@ -20,18 +19,11 @@ BACKGROUND = jnp.asarray([0.2, 0.7, 0.4])
 WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=(*SIZE, 5)), jnp.float32)
 
 
-def _missing(backend):
-    return importlib.util.find_spec(f"renderers.kernels.composite.{backend}") is None
-
-
 BACKENDS = [
-    "reference",
     "xla",
     "cpu",
-    *(
-        pytest.param(name, marks=pytest.mark.skipif(_missing(name), reason="not written yet"))
-        for name in ("pallas_gpu", "pallas_tpu")
-    ),
+    "pallas_gpu",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("reference", "pallas_tpu")),
 ]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

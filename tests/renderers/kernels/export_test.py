@@ -106,15 +106,21 @@ def test_x64_leaves_the_kernels_as_they_are(platform):
     """Float32 arrays in a program with x64 on: the same kernels, word by word."""
 
     def bodies():
+        jax.clear_caches()
         module = _export(_gradients(BACKENDS[platform]), platform, *_structs(3))
         assert not re.search(r"tensor<\d[^>]*xf64>", module), (
             "only constants, as JAX writes them, before they are narrowed"
         )
         return _calls(module, platform)
 
-    plain = bodies()
-    with jax.enable_x64(True):
-        widened = bodies()
+    lines = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # lines of code are part of the words
+    try:
+        plain = bodies()
+        with jax.enable_x64(True):
+            widened = bodies()
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", lines)
     assert len(plain) == len(widened)
     for one, other in zip(plain, widened, strict=True):
         assert re.sub(r"[%#]\w+|loc\(.*", "", one) == re.sub(r"[%#]\w+|loc\(.*", "", other)
