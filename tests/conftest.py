@@ -25,8 +25,6 @@ jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
-# Half of the suite's time is LLVM's. Programs that tests start are compiled in full.
-jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile("galatea", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("galatea")

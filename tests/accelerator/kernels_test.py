@@ -36,6 +36,7 @@ def test_a_right_backend_passes_and_a_wrong_one_does_not(monkeypatch):
         assert not _passes(kernels._apart("cpu", "xla", TINY, 0))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(scenes.SCENES, "100k", TINY)
     monkeypatch.setattr("experiments.runtime.setup", lambda *_: None)  # the suite has set jax up already

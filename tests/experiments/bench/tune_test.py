@@ -18,7 +18,9 @@ def _table(entry):
     return eval("{" + entry + "}", names)
 
 
-@pytest.mark.parametrize(("backend", "limit", "count"), [("pallas_gpu", 2, 6), ("pallas_tpu", 1, 1)])
+@pytest.mark.parametrize(
+    ("backend", "limit", "count"), [("pallas_gpu", 2, 6), pytest.param("pallas_tpu", 1, 1, marks=pytest.mark.slow)]
+)
 def test_times_candidates_and_writes_a_table_that_can_be_pasted(backend, limit, count, tmp_path, monkeypatch, capsys):
     argv = ["tune", f"--backend={backend}", "--shapes=tiny", f"--limit={limit}", "--repeats=1", f"--output={tmp_path}"]
     monkeypatch.setattr(sys, "argv", argv)

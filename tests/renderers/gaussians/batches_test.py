@@ -19,7 +19,7 @@ BACKGROUND = jnp.asarray([0.1, 0.2, 0.3])
 
 
 backends = pytest.mark.parametrize(
-    "backend", ["xla", "cpu", "pallas_gpu", pytest.param("pallas_tpu", marks=pytest.mark.slow)]
+    "backend", ["xla", "cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pallas_gpu", "pallas_tpu"))]
 )
 
 

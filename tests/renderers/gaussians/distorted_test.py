@@ -159,7 +159,9 @@ def test_gradients_of_images_equal_central_differences(model, count):
         assert_gradients_match(images, *arguments, rtol=1e-6, atol=1e-7, max_entries=16)
 
 
-@pytest.mark.parametrize("case", ["pinhole", "pinhole, wide of the view", "fisheye past 90 degrees"])
+@pytest.mark.parametrize(
+    "case", ["pinhole", pytest.param("pinhole, wide of the view", marks=pytest.mark.slow), "fisheye past 90 degrees"]
+)
 def test_gradients_of_the_projection_in_both_modes(case):
     """Reverse mode against differences, forward mode against reverse: also where the Jacobian is clamped, and z < 0."""
     with jax.enable_x64(True):

@@ -22,8 +22,7 @@ WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=(*SIZE, 5)), jnp.floa
 BACKENDS = [
     "xla",
     "cpu",
-    "pallas_gpu",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("reference", "pallas_tpu")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("reference", "pallas_gpu", "pallas_tpu")),
 ]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 

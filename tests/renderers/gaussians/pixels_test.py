@@ -20,7 +20,7 @@ from tests.renderers.gaussians import scenes
 ATOL = 5e-6  # as in rasterize_test.py: some 40 roundings a pixel
 BACKGROUND = jnp.asarray([0.1, 0.5, 0.8])
 NAMES = ("color", "alpha", "depth", "expected_depth")
-fast_backends = pytest.mark.parametrize("backend", ["xla", "cpu"])
+fast_backends = pytest.mark.parametrize("backend", [pytest.param("xla", marks=pytest.mark.slow), "cpu"])
 backends = pytest.mark.parametrize("backend", ["reference", "xla", "cpu"])
 
 

@@ -75,7 +75,7 @@ def test_bands_count_what_they_drop(mesh):
     assert draw(gaussians, camera, capacity=32).overflow > 0
 
 
-@pytest.mark.parametrize("views", [4, 6])
+@pytest.mark.parametrize("views", [pytest.param(4, marks=pytest.mark.slow), 6])
 def test_views_dealt_out(mesh, views):
     gaussians = scenes.gaussians(40)
     cameras = stack_cameras([scenes.camera(turn=0.1 * i) for i in range(views)])

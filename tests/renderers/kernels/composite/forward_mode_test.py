@@ -238,7 +238,12 @@ def _many(backend):
 
 @pytest.mark.parametrize(
     ("backend", "order"),
-    [("cpu", "directions of scenes"), ("cpu", "scenes of directions"), ("cpu", "shard_map"), ("xla", "shard_map")],
+    [
+        ("cpu", "directions of scenes"),
+        ("cpu", "scenes of directions"),
+        ("cpu", "shard_map"),
+        pytest.param("xla", "shard_map", marks=pytest.mark.slow),
+    ],
 )
 def test_many_scenes_and_directions_are_those_of_single_calls(backend, order):
     stacked, directions, one = _many(backend)
