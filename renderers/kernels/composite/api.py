@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from renderers.kernels import tiling
 from renderers.kernels.composite import reference, xla
 from renderers.kernels.dispatch import Backend, choose
+from renderers.kernels.transformations import alike, one_by_one
 
 Derivative = Literal["reverse", "forward"]
 
@@ -111,23 +111,14 @@ def composite(
         capacity = _capacity(means2d, extents, size)
     plan = _Plan(chosen, size, capacity or 0)
     if derivative == "forward":
-        inputs = _alike(means2d, conics, opacities, features, extents, depths)
+        inputs = alike(means2d, conics, opacities, features, extents, depths)
         run: Callable = _host_forward_mode if chosen == "cpu" else _listed_forward_mode
         outputs = run(plan, *inputs, mask)
     else:
-        inputs = _alike(means2d, conics, opacities, features, probe, extents, depths)
+        inputs = alike(means2d, conics, opacities, features, probe, extents, depths)
         outputs = _tiled(plan, *inputs, mask)
     image, transmittance, overflow = typing.cast(tuple[jax.Array, jax.Array, jax.Array], outputs)
     return Composited(image=image, transmittance=transmittance, overflow=overflow)
-
-
-def _alike(*arrays):
-    """The same arrays, all varying over the same mesh axes, as a hand-written derivative under `shard_map` needs.
-
-    Adding a constant zero that varies like every array lets JAX insert (and, backwards, sum over) the missing axes.
-    """
-    zero = sum(jnp.zeros_like(array.ravel()[0]) for array in arrays)
-    return tuple(array + zero for array in arrays)
 
 
 def _capacity(means2d, extents, size) -> int:
@@ -186,8 +177,7 @@ def _passes(plan: _Plan) -> tuple[Callable, Callable]:
     forward = functools.partial(kernels.forward, size=plan.size)
     backward = functools.partial(kernels.backward, size=plan.size)
     if plan.backend == "xla":
-        # A batched loop whose scenes end at different turns keeps each one's sums by copying all of them every turn.
-        return sequential_vmap(forward), sequential_vmap(backward)
+        return one_by_one(forward), one_by_one(backward)
     return forward, backward
 
 

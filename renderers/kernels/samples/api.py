@@ -3,19 +3,17 @@
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from renderers.kernels.composite.api import _alike
 from renderers.kernels.dispatch import Backend, choose
 from renderers.kernels.samples import groups, reference, xla
 from renderers.kernels.tiling import TileLists, next_capacity
+from renderers.kernels.transformations import alike, one_by_one
 
 
 @jax.tree_util.register_dataclass
@@ -95,7 +93,7 @@ def composite_samples(
     if chosen != "cpu":
         capacity = sample_capacity(means2d, extents, positions, drawn, size) if capacity is None else capacity
     plan = _Plan(chosen, size, capacity or 0)
-    inputs = _alike(means2d, conics, opacities, features, probe, extents, depths, positions)
+    inputs = alike(means2d, conics, opacities, features, probe, extents, depths, positions)
     values, transmittance, overflow = typing.cast(
         tuple[jax.Array, jax.Array, jax.Array], _sampled(plan, *inputs, drawn)
     )
@@ -122,14 +120,6 @@ def grouped(
     tile = groups.tile_of(positions, drawn, size)
     lists = groups.bin_used_tiles(means2d, extents, depths, groups.used_tiles(tile, size), size, capacity)
     return lists, *groups.sample_groups(positions, tile, size, groups.default_width(len(positions), size))
-
-
-def one_by_one(walk: Callable) -> Callable:
-    """The same walk, scene after scene under `jax.vmap`.
-
-    A batched loop whose scenes end at different turns would keep each one's sums by copying all of them every turn.
-    """
-    return sequential_vmap(walk)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -13,6 +13,7 @@ from renderers.kernels.composite.reference import pixel_centres
 from renderers.kernels.composite.xla import drawn_pixels, to_tiles
 from renderers.kernels.dispatch import Backend, choose
 from renderers.kernels.samples import api, contributions, groups, reference
+from renderers.kernels.transformations import one_by_one
 
 _count = jax.jit(tiling.count_intersections, static_argnums=2)
 
@@ -67,7 +68,7 @@ def by_gaussian(
     by_tile = to_tiles(jnp.concatenate([pixel_centres(size, means2d.dtype), importance[..., None]], -1))
     tiles = jnp.arange(len(by_tile), dtype=jnp.int32)
     walked = groups.Groups(tiles=tiles, x=by_tile[:, 0], y=by_tile[:, 1], drawn=drawn_pixels(mask, size))
-    return *api.one_by_one(contributions.by_gaussian)(*inputs, lists, walked, by_tile[:, 2]), lists.overflow
+    return *one_by_one(contributions.by_gaussian)(*inputs, lists, walked, by_tile[:, 2]), lists.overflow
 
 
 def by_sample(
@@ -115,7 +116,7 @@ def by_sample(
         capacity = api.sample_capacity(means2d, extents, positions, drawn, size)
     lists, walked, place = api.grouped(means2d, extents, depths, positions, drawn, size, capacity)
     walk = functools.partial(contributions.by_sample, k=k, by_weight=by_weight)
-    found = api.one_by_one(walk)(*inputs, lists, walked)
+    found = one_by_one(walk)(*inputs, lists, walked)
     count, ids, weights = (v.reshape(-1, *v.shape[2:]) for v in found)
     return (
         count.at[place].get(mode="fill", fill_value=0),

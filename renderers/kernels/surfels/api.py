@@ -7,13 +7,13 @@ import typing
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from renderers.kernels import tiling
 from renderers.kernels.dispatch import Backend, choose
 from renderers.kernels.surfels import reference, xla
 from renderers.kernels.surfels.reference import tile_rectangles
+from renderers.kernels.transformations import alike, one_by_one
 
 
 @jax.tree_util.register_dataclass
@@ -98,7 +98,7 @@ def composite_surfels(
     if capacity is None and chosen != "cpu":
         capacity = _capacity(rectangles, size)
     plan = _Plan(chosen, size, capacity or 0)
-    inputs = _alike(transforms, means2d, opacities, features, probe, depths, rectangles)
+    inputs = alike(transforms, means2d, opacities, features, probe, depths, rectangles)
     return _record(*typing.cast(tuple[jax.Array, jax.Array, jax.Array], _tiled(plan, *inputs, mask)))
 
 
@@ -112,15 +112,6 @@ def _record(image, planes, overflow):
         median_depth=median,
         overflow=overflow,
     )
-
-
-def _alike(*arrays):
-    """The same arrays, all varying over the same mesh axes, as a hand-written derivative under `shard_map` needs.
-
-    Adding a constant zero that varies like every array lets JAX insert (and, backwards, sum over) the missing axes.
-    """
-    zero = sum(jnp.zeros_like(array.ravel()[0]) for array in arrays)
-    return tuple(array + zero for array in arrays)
 
 
 def _boxes(rectangles):
@@ -158,8 +149,7 @@ def _forward(plan, transforms, means2d, opacities, features, probe, depths, rect
         lists, overflow = None, jnp.zeros((), jnp.int32)
     else:
         lists = tiling.bin_gaussians(*_boxes(rectangles), depths, plan.size, plan.capacity)
-        # one by one: a batched loop whose scenes end at different turns would copy all of their sums every turn
-        image, planes = sequential_vmap(functools.partial(xla.forward, size=plan.size))(*inputs, lists, mask)
+        image, planes = one_by_one(functools.partial(xla.forward, size=plan.size))(*inputs, lists, mask)
         overflow = lists.overflow
     return (image, planes, overflow), (inputs, rectangles, mask, lists, image, planes)
 
@@ -174,7 +164,7 @@ def _backward(plan, residuals, cotangents):
         zero = jnp.zeros_like(image[0, 0, 0])
         gradients = tuple(v + zero for v in cpu_handlers.backward(*inputs, rectangles, mask, outputs, cotangents))
     else:
-        backward = sequential_vmap(functools.partial(xla.backward, size=plan.size))
+        backward = one_by_one(functools.partial(xla.backward, size=plan.size))
         gradients = backward(*inputs, lists, outputs, cotangents, mask)
     transform, mean, opacity, feature, depth, probe = gradients
     return transform, mean, opacity, feature, probe, depth, None, None
