@@ -1,0 +1,1 @@
+"""Triangle meshes: records, differentiable rasterization, shading, operations, files, metrics."""
