@@ -33,7 +33,11 @@ def threads_missing() -> bool:
 
 
 def choose(
-    backend: Backend | None = None, platform: str | None = None, dtype: str = "float32", *, pallas: bool = True
+    backend: Backend | None = None,
+    platform: str | None = None,
+    dtype: str = "float32",
+    *,
+    pallas: bool | tuple[Backend, ...] = True,
 ) -> Backend:
     """Name of the implementation to run.
 
@@ -43,19 +47,21 @@ def choose(
         run on CPUs, interpreted: slow, and the way to check them without the device.
       platform: "cpu", "gpu" or "tpu"; None takes JAX's default backend.
       dtype: of the arrays; the cpu and Pallas kernels take float32 only.
-      pallas: whether the operation has Pallas kernels.
+      pallas: whether the operation has Pallas kernels, or the names of those that it has.
 
     Raises:
       Unsupported: the explicit request cannot be met.
       ValueError: no such backend.
     """
     platform = platform or jax.default_backend()
+    kernels = (tuple(_PALLAS.values()) if pallas else ()) if isinstance(pallas, bool) else pallas
     if backend is None:
         if dtype != "float32":
             return "xla"
         if platform == "cpu":
             return "xla" if numba_missing() or threads_missing() else "cpu"
-        return _PALLAS.get(platform, "xla") if pallas else "xla"
+        default = _PALLAS.get(platform, "xla")
+        return default if default in kernels else "xla"
     if backend in ("reference", "xla"):
         return backend
     if backend == "cpu":
@@ -69,7 +75,7 @@ def choose(
             raise Unsupported("backend 'cpu' needs OpenMP (libgomp) or TBB (pip install tbb) for Numba; or use 'xla'")
         return backend
     if backend in _PALLAS.values():
-        if not pallas:
+        if backend not in kernels:
             raise Unsupported(f"this operation has no {backend!r} kernel; use 'xla', which runs on every device")
         if dtype != "float32":
             raise Unsupported(f"backend {backend!r} takes float32, got {dtype}; use 'xla' or 'reference'")

@@ -1,10 +1,13 @@
-"""What touches what in a triangle mesh: edges, and the vertex opposite each edge. Host-side, on integer arrays.
+"""What touches what in a triangle mesh: edges, and the vertex opposite each edge. Host-side, on integer arrays,
+but for `traced_opposite_vertices`.
 
 Edge k of a face (0, 1, 2) joins its corners k and (k + 1) % 3; its opposite corner is (k + 2) % 3.
 """
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jax import lax
+from jaxtyping import Array, Int
 
 BOUNDARY = -1
 """Where there is no vertex or face on the other side of an edge."""
@@ -76,3 +79,22 @@ def is_watertight(faces: Int[np.ndarray, "f 3"]) -> bool:
 def euler_characteristic(faces: Int[np.ndarray, "f 3"]) -> int:
     """V - E + F over used vertices: 2 for a sphere, 0 for a torus."""
     return len(np.unique(faces)) - len(unique_edges(faces)) + len(faces)
+
+
+def traced_opposite_vertices(faces: Int[Array, "f 3"]) -> Int[Array, "f 3"]:
+    """`opposite_vertices` under `jax.jit`: by a stable sort of all edges, O(f log f) at every call."""
+    count = 3 * len(faces)
+    if count == 0:
+        return jnp.zeros((0, 3), jnp.int32)
+    start, end = faces.reshape(-1), jnp.roll(faces, -1, axis=1).reshape(-1)
+    low, high = jnp.minimum(start, end), jnp.maximum(start, end)
+    place = jnp.arange(count, dtype=jnp.int32)
+    low, high, edge = lax.sort((low, high, place), num_keys=2, is_stable=True)
+    begins = (low != jnp.roll(low, 1)) | (high != jnp.roll(high, 1)) | (place == 0)
+    first = lax.cummax(jnp.where(begins, place, 0))
+    partner = first + ((place - first) ^ 1)  # 0 with 1, 2 with 3, ... of the edges alike
+    within = jnp.minimum(partner, count - 1)
+    paired = (partner < count) & (first[within] == first)
+    other = jnp.zeros(count, jnp.int32).at[edge].set(jnp.where(paired, edge[within], BOUNDARY), unique_indices=True)
+    corner = jnp.roll(faces, -2, axis=1).reshape(-1)
+    return jnp.where(other >= 0, corner[jnp.maximum(other, 0)], BOUNDARY).astype(jnp.int32).reshape(-1, 3)

@@ -68,10 +68,22 @@ def test_each_backend_is_dispatched_or_refused_with_a_reason(monkeypatch, backen
     assert choose(None, platform, dtype) in BACKENDS
 
 
+def _pallas_kernels(folder):
+    """What the operation's api passes to `choose` as `pallas`; all kernels if nothing."""
+    calls = [
+        node
+        for node in ast.walk(sources.tree(folder / "api.py"))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("choose")
+    ]
+    given = {ast.unparse(k.value) for call in calls for k in call.keywords if k.arg == "pallas"}
+    assert calls and len(given) <= 1, f"{folder.name}: every call of `choose` says the same of Pallas, got {given}"
+    return ast.literal_eval(given.pop()) if given else True
+
+
 @operations
 def test_what_the_dispatch_accepts_has_a_file(folder, monkeypatch):
     monkeypatch.setattr(dispatch, "numba_missing", lambda: False)
-    pallas = "pallas=False" not in (folder / "api.py").read_text()
+    pallas = _pallas_kernels(folder)
     for backend in BACKENDS:
         accepted = False
         for platform in ("cpu", "gpu", "tpu"):

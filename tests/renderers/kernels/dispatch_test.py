@@ -64,6 +64,14 @@ def test_operations_without_pallas_kernels_say_so_and_default_to_xla(platform):
         choose("pallas_gpu", platform, pallas=False)
 
 
+def test_operations_with_one_pallas_kernel_refuse_the_other():
+    gpu_only: tuple[Backend, ...] = ("pallas_gpu",)
+    assert choose(None, "gpu", pallas=gpu_only) == choose("pallas_gpu", "gpu", pallas=gpu_only) == "pallas_gpu"
+    assert choose(None, "tpu", pallas=gpu_only) == "xla"
+    with pytest.raises(Unsupported, match="has no 'pallas_tpu' kernel; use 'xla'"):
+        choose("pallas_tpu", "tpu", pallas=gpu_only)
+
+
 @pytest.mark.parametrize("backend", ["pallas_gpu", "pallas_tpu"])
 def test_pallas_kernels_are_interpreted_on_cpus_on_request_only(backend):
     assert choose(backend, "cpu") == backend
