@@ -3,6 +3,7 @@
     python -m experiments.bench --only=composite
     python -m experiments.bench --only=scale --scenes=100k,300k,1m,3m
     python -m experiments.bench --only=memory
+    python -m experiments.bench --only=meshes
     python -m experiments.bench --only=splats --compare
     python -m experiments.bench --only=fit_step --data=path/to/capture
 
@@ -25,11 +26,12 @@ _RESULTS = "experiments/bench/results"
 class Config:
     """What to measure and where to write it."""
 
-    only: Literal["all", "composite", "splats", "modes", "scale", "memory", "fit_step"] = field(
+    only: Literal["all", "composite", "splats", "modes", "scale", "memory", "meshes", "fields", "fit_step"] = field(
         default="all",
         metadata={
             "help": "What to measure: compositing; the parts of rendering 1080p; surfels and forward mode; growth to "
-            "millions of Gaussians, each in its own process; stated peak memory; a training step."
+            "millions of Gaussians, each in its own process; stated peak memory; mesh rasterization; encodings of "
+            "fields; a training step."
         },
     )
     data: str = field(default="demo", metadata={"help": "Capture that the training step is measured on."})
@@ -62,7 +64,7 @@ def main(config: Config) -> int:
 
 
 def _groups(config: Config) -> dict[str, Callable[[], dict[str, tuple[float, str]]]]:
-    from experiments.bench import composite, fit_step, memory, modes, scale, splats
+    from experiments.bench import composite, fields, fit_step, memory, meshes, modes, scale, splats
 
     groups: dict[str, Callable[[], dict[str, tuple[float, str]]]] = {
         "composite": composite.measure,
@@ -70,6 +72,8 @@ def _groups(config: Config) -> dict[str, Callable[[], dict[str, tuple[float, str
         "modes": modes.measure,
         "scale": lambda: scale.measure(config.scenes),
         "memory": memory.measure,
+        "meshes": meshes.measure,
+        "fields": fields.measure,
         "fit_step": lambda: fit_step.measure(config.data),
     }
     return groups if config.only == "all" else {config.only: groups[config.only]}
