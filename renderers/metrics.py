@@ -1,4 +1,6 @@
-"""Image quality: PSNR and SSIM, for values in [0, 1].
+"""Image quality: PSNR, SSIM, LPIPS with features passed in, and errors within masks; for values in [0, 1].
+
+State with every number the background and which of the PSNRs it is: `psnr` of whole images unless said otherwise.
 
 SSIM (Wang et al., "Image quality assessment", IEEE TIP 2004) compares local means m, variances v and covariance c of
 two images a, b in an 11 x 11 Gaussian window of sigma 1.5:
@@ -12,6 +14,7 @@ the same sums, 19 ms on channel-planar maps (the transposition is fused into eve
 import functools
 import math
 import typing
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -25,6 +28,10 @@ _SIGMA = 1.5
 _C1 = 0.01**2
 _C2 = 0.03**2
 _SMALLEST_ERROR = 1e-10
+# LPIPS v0.1 (Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018)
+_LPIPS_SHIFT = (-0.030, -0.088, -0.188)
+_LPIPS_SCALE = (0.458, 0.448, 0.450)
+_LPIPS_EPSILON = 1e-10
 _RAW = [math.exp(-((i - _REACH) ** 2) / (2.0 * _SIGMA**2)) for i in range(WINDOW)]
 _WEIGHTS = [value / math.fsum(_RAW) for value in _RAW]
 
@@ -34,8 +41,87 @@ def psnr(a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"]) -> Fl
 
     Capped at 100 dB (mean squared error 1e-10), so that equal images give a finite number, with gradient zero.
     """
-    error = jnp.mean((a - b) ** 2, axis=(-3, -2, -1))
-    return jnp.mean(-10.0 * jnp.log10(jnp.maximum(error, _SMALLEST_ERROR)))
+    return jnp.mean(_decibels(jnp.mean((a - b) ** 2, axis=(-3, -2, -1))))
+
+
+def psnr_foreground(
+    a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"], mask: Float[Array, "*batch h w"]
+) -> Float[Array, ""]:
+    """PSNR over the pixels of the object: errors weighted by `mask` in [0, 1]; CO3D's psnr_fg.
+
+    An image without foreground counts as 100 dB, the cap.
+    """
+    weights = jnp.broadcast_to(mask[..., None], a.shape)
+    total = jnp.sum(weights, axis=(-3, -2, -1))
+    error = jnp.sum(weights * (a - b) ** 2, axis=(-3, -2, -1)) / jnp.where(total > 0, total, 1.0)
+    return jnp.mean(_decibels(error))
+
+
+def psnr_masked_co3d(
+    a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"], mask: Float[Array, "*batch h w"]
+) -> Float[Array, ""]:
+    """CO3D's psnr_masked: PSNR of the prediction `a`, as it is, against the truth `b` on black, over whole images.
+
+    Higher than `psnr_foreground` by the share of the background, where a good prediction is black too.
+    """
+    return psnr(a, b * mask[..., None])
+
+
+def psnr_pooled(a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"]) -> Float[Array, ""]:
+    """The PSNR of the mean squared error over all images together, a variant found in older code; at most `psnr`."""
+    return _decibels(jnp.mean((a - b) ** 2))
+
+
+def mean_absolute_error(a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"]) -> Float[Array, ""]:
+    """Mean of |a - b| over images, pixels and channels."""
+    return jnp.mean(jnp.abs(a - b))
+
+
+def lpips_input(images: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch h w 3"]:
+    """Images in [0, 1] as LPIPS v0.1 hands them to its network: to [-1, 1], then its scaling layer."""
+    shift, scale = (jnp.broadcast_to(jnp.asarray(v, images.dtype), images.shape) for v in (_LPIPS_SHIFT, _LPIPS_SCALE))
+    return (2.0 * images - 1.0 - shift) / scale
+
+
+def lpips(
+    a: Float[Array, "*batch h w 3"],
+    b: Float[Array, "*batch h w 3"],
+    features: Callable[[Float[Array, "*batch h w 3"]], Sequence[Float[Array, "*batch _ _ _"]]],
+    weights: Sequence[Float[Array, " _"]],
+) -> Float[Array, ""]:
+    """Learned perceptual distance, LPIPS v0.1, of images in [0, 1]: 0 for equal ones, the mean over images.
+
+    Sum over layers of the mean over places of sum_c w_c (f_c / |f| - g_c / |g|)^2. The numbers mean what the papers'
+    mean only with the published networks and weights; name with them the network (AlexNet to evaluate, VGG16 to train)
+    or the number under another name.
+
+    Args:
+        a: images.
+        b: images.
+        features: activations of a network's layers for images scaled by `lpips_input`, channels last.
+        weights: one vector a layer, non-negative, of as many entries as the layer has channels.
+
+    Raises:
+        ValueError: not one weight vector a layer.
+    """
+    layers_a, layers_b = features(lpips_input(a)), features(lpips_input(b))
+    if not len(layers_a) == len(layers_b) == len(weights):
+        raise ValueError(f"lpips needs one weight vector a layer, got {len(weights)} for {len(layers_a)} layers")
+    total = jnp.zeros((), a.dtype)
+    for f, g, w in zip(layers_a, layers_b, weights, strict=True):
+        difference = (_unit_features(f) - _unit_features(g)) ** 2
+        total = total + jnp.mean(jnp.sum(difference * jnp.broadcast_to(w, difference.shape), axis=-1))
+    return total
+
+
+def _unit_features(values):
+    squared = jnp.sum(values * values, axis=-1, keepdims=True)
+    some = squared > 0  # the inner where keeps the square root's infinite derivative away
+    return values / (jnp.where(some, jnp.sqrt(jnp.where(some, squared, 1.0)), 0.0) + _LPIPS_EPSILON)
+
+
+def _decibels(error):
+    return -10.0 * jnp.log10(jnp.maximum(error, _SMALLEST_ERROR))
 
 
 def ssim(a: Float[Array, "*batch h w c"], b: Float[Array, "*batch h w c"]) -> Float[Array, ""]:

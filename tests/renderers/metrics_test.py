@@ -7,6 +7,7 @@ import pytest
 import scipy.ndimage
 from skimage.metrics import structural_similarity
 
+from renderers import metrics
 from renderers.metrics import psnr, ssim, ssim_map
 from tests.helpers.close import assert_close
 from tests.helpers.gradients import assert_finite_gradients, assert_gradients_match
@@ -132,3 +133,45 @@ def test_float32_stays_float32_under_x64():
     with jax.enable_x64(True):
         a = jnp.ones((12, 12, 3), jnp.float32)
         assert jax.eval_shape(psnr, a, a).dtype == jax.eval_shape(ssim, a, a).dtype == jnp.float32
+
+
+def test_masked_psnrs_by_hand():
+    a, b, mask = jnp.zeros((2, 4, 4, 3)), jnp.full((2, 4, 4, 3), 0.1), jnp.zeros((2, 4, 4)).at[:, :2].set(1.0)
+    b = b.at[1, :2].set(0.2)
+    expected = (20.0 - 10 * np.log10(0.04)) / 2
+    np.testing.assert_allclose(metrics.psnr_foreground(a, b, mask), expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.psnr_foreground(a, b, 0.3 * mask), expected, rtol=1e-6)  # weights are relative
+    # half of the image is black in the truth as in the prediction: 3 dB more
+    np.testing.assert_allclose(metrics.psnr_masked_co3d(a, b, mask), expected + 10 * np.log10(2), rtol=1e-6)
+    np.testing.assert_allclose(metrics.psnr_foreground(a, b, 0 * mask), 100.0, rtol=1e-6)
+    pooled = -10 * np.log10((3 * 0.01 + 0.04) / 4)
+    np.testing.assert_allclose(metrics.psnr_pooled(a, b), pooled, rtol=1e-6)
+    assert metrics.psnr_pooled(a, b) < metrics.psnr(a, b)
+    np.testing.assert_allclose(metrics.mean_absolute_error(a, b), 0.125, rtol=1e-6)
+
+
+def lpips_layers(images):
+    """Two layers that a test can compute by hand: the scaled image, and its rectified mean over 2 x 2 pixels."""
+    *batch, h, w, c = images.shape
+    return images, jnp.maximum(images.reshape(*batch, h // 2, 2, w // 2, 2, c).mean((-4, -2)), 0.0)
+
+
+def test_lpips_is_its_formula():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 6, 8, 3)), rng.random((2, 6, 8, 3))
+    weights = [np.array([0.2, 0.0, 0.7]), np.array([1.0, 2.0, 0.5])]
+    total = 0.0
+    scaled = [(2 * x - 1 - [-0.030, -0.088, -0.188]) / [0.458, 0.448, 0.450] for x in (a, b)]
+    for layer, weight in enumerate(weights):
+        f, g = (np.asarray(lpips_layers(jnp.asarray(x))[layer], np.float64) for x in scaled)
+        for i, j, k in np.ndindex(f.shape[:3]):
+            units = [x[i, j, k] / max(np.linalg.norm(x[i, j, k]), 1e-10) for x in (f, g)]
+            total += (weight * (units[0] - units[1]) ** 2).sum() / np.prod(f.shape[:3])
+    layer_weights = [jnp.asarray(w, jnp.float32) for w in weights]
+    found = metrics.lpips(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32), lpips_layers, layer_weights)
+    np.testing.assert_allclose(found, total, rtol=1e-5)
+    images = jnp.asarray(a, jnp.float32)
+    assert metrics.lpips(images, images, lpips_layers, layer_weights) == 0.0
+    assert_finite_gradients(lambda x: metrics.lpips(x, 0 * x, lpips_layers, layer_weights), images)
+    with pytest.raises(ValueError, match="one weight vector a layer, got 1 for 2"):
+        metrics.lpips(images, images, lpips_layers, layer_weights[:1])
