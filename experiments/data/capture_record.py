@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capture:
-    """Photographs with poses and ideal cameras, sorted by name.
+    """Photographs with poses and cameras, ideal ones unless they were left distorted, sorted by name.
 
     Attributes:
         names: one a view, unique, sorted; the path as the capture names it without a folder that all share.
@@ -16,7 +16,9 @@ class Capture:
         camera_from_world: rigid, OpenCV axes, in the capture's own world frame and unit.
         focal: fx, fy in pixels of `images`.
         principal: cx, cy in pixels of `images`.
-        model: "pinhole", or "fisheye" (equidistant) where undistortion was turned off.
+        model: "pinhole", or "fisheye" where undistortion was turned off.
+        distortion: lens coefficients of each view in OpenCV's order, zeros behind the last, where undistortion was
+            turned off and a lens has any; None: ideal lenses.
         points: triangulated points in the same world, or None.
         point_colors: their sRGB colours, or None.
         test_names: the views that the data set itself keeps for testing; empty if it does not say.
@@ -31,6 +33,7 @@ class Capture:
     focal: Float[np.ndarray, "v 2"]
     principal: Float[np.ndarray, "v 2"]
     model: str = "pinhole"
+    distortion: Float[np.ndarray, "v k"] | None = None
     points: Float[np.ndarray, "p 3"] | None = None
     point_colors: UInt8[np.ndarray, "p 3"] | None = None
     test_names: tuple[str, ...] = ()

@@ -54,8 +54,8 @@ def load_capture(
         path: the folder, a transforms file, or "demo" for a small procedural capture made on the fly.
         downscale: photograph pixels to one pixel of the result, averaged; None: the least power of two that brings
             the longest side to 1600 pixels.
-        undistort: turn photographs into those of ideal pinhole cameras. Otherwise they stay as they are and the
-            cameras leave the distortion out.
+        undistort: turn photographs into those of ideal pinhole cameras. Otherwise they stay as they are, and the
+            record holds the lens coefficients.
         poses: which description to trust where a folder has both; their world frames differ. "auto": transforms.json,
             unless COLMAP has points and transforms.json names none.
         keep_val: train on validation views too; they are left out where the data set lists them apart.
@@ -111,6 +111,7 @@ def load_capture(
         focal=np.array([photograph.focal for photograph in photographs], np.float64),
         principal=np.array([photograph.principal for photograph in photographs], np.float64),
         model=models.pop(),
+        distortion=None if undistort else _coefficients(views),
         points=description.points,
         point_colors=description.point_colors,
         test_names=tuple(names[index] for index in order if present[index].name in description.test_names),
@@ -195,6 +196,15 @@ def _without_repeats(views: tuple[View, ...]) -> tuple[tuple[View, ...], tuple[s
     unique = tuple({view.name: view for view in reversed(views)}.values())[::-1]
     repeats = len(views) - len(unique)
     return unique, (f"{repeats} images are listed more than once; their first pose is used",) if repeats else ()
+
+
+def _coefficients(views: list[View]) -> np.ndarray | None:
+    """Lens coefficients of the views, padded with zeros, which change no lens; None if all lenses are ideal."""
+    rows = [() if view.lens is None else view.lens.coefficients for view in views]
+    if not any(map(any, rows)):
+        return None
+    longest = max(map(len, rows))
+    return np.array([[*row, *[0.0] * (longest - len(row))] for row in rows], np.float64)
 
 
 def _without_missing_mask(view: View) -> View:

@@ -1,7 +1,7 @@
 """What a splat fit leaves behind: splats.ply, held-out pictures, a video, the report."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +32,14 @@ def write_scene(folder: pathlib.Path, state: State, frame: Normalisation) -> int
     return gaussians.means.shape[0]
 
 
-def flight(views: Views, frames: int) -> list[Camera]:
+def flight(cameras: Sequence[Camera], frames: int) -> list[Camera]:
     """Cameras of the video: round the scene where the capture surrounds it, else there and back along its views.
 
     A capture surrounds its scene if, seen from the point that its cameras look at, they leave no gap of 120 degrees.
     """
-    like = views.cameras[0]
-    centers, focus = focus_point(views.cameras)
-    poses = np.stack([camera.camera_from_world for camera in views.cameras])
+    like = cameras[0]
+    centers, focus = focus_point(cameras)
+    poses = np.stack([camera.camera_from_world for camera in cameras])
     up = -poses[:, 1, :3].mean(0)
     up /= max(float(np.linalg.norm(up)), 1e-9)
     offsets = centers - focus
@@ -78,7 +78,7 @@ def write_video(
 ) -> pathlib.Path | None:
     """Write turntable.mp4 (or .gif); None without frames or if a stop was asked for."""
     images = []
-    for camera in flight(views, frames) if frames else []:
+    for camera in flight(views.cameras, frames) if frames else []:
         if stopped():
             return None
         images.append(evaluator.render(state, camera)[0])

@@ -58,6 +58,7 @@ def cameras(capture: Capture, frame: Normalisation) -> list[Camera]:
                 capture.principal[view].astype(np.float32),
                 capture.images[view].shape[:2],
                 typing.cast(CameraModel, capture.model),
+                None if capture.distortion is None else capture.distortion[view].astype(np.float32),
             )
         )
     return made

@@ -15,7 +15,10 @@ from experiments.splats.settings import FitConfig
 from renderers.cameras.camera import Camera
 from renderers.gaussians.gaussians import Gaussians
 
-_PROGRAMS = ("experiments.fit_gaussians", "experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune")
+_PROGRAMS = (
+    *("experiments.fit_gaussians", "experiments.fit_field", "experiments.fit_mesh", "experiments.reconstruct"),
+    *("experiments.view", "experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune"),
+)
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)

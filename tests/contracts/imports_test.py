@@ -26,7 +26,8 @@ MAY_UNPICKLE = {
     "generators/weights/torch_pickle.py",
 }
 CONFIG_MODULES = re.compile(r"experiments\.(config_fields|configs(\..*)?)$")
-NO_RUN = {"experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune"}  # Programs without a workdir.
+# Programs without a workdir.
+NO_RUN = {"experiments.doctor", "experiments.view", "experiments.bench.__main__", "experiments.bench.tune"}
 
 
 def library_violations(module: ast.Module, path: str) -> list[str]:

@@ -151,6 +151,9 @@ def test_distortion_can_be_left_in(tmp_path):
     capture = load_capture(root, undistort=False, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(capture.images[0], picture(12, 16, seed=1))
     np.testing.assert_array_equal(capture.focal[0], [20, 21])
+    coefficients = np.trim_zeros(capture.distortion[0], "b")
+    np.testing.assert_array_equal(coefficients, [-0.1, 0.0, 0.001])
+    assert load_capture(root, cache_dir=tmp_path / "other").distortion is None
     assert any("distortion is left" in note for note in capture.notes) and not (tmp_path / "cache").exists()
 
 

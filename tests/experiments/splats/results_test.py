@@ -15,7 +15,7 @@ def _centers(path):
 
 def test_a_surrounded_scene_is_circled_at_the_cameras_distance_and_height():
     divided = _views(demo_capture(size=(16, 16), views=16, num_points=16))
-    path = results.flight(divided, 24)
+    path = results.flight(divided.cameras, 24)
     given, focus = scene.focus_point(divided.cameras)
     offsets = _centers(path) - focus
     distance = np.linalg.norm(offsets, axis=1)
@@ -38,7 +38,7 @@ def test_a_scene_seen_from_one_side_is_passed_there_and_back():
         principal=capture.principal[front],
     )
     divided = _views(some)
-    path = _centers(results.flight(divided, 30))
+    path = _centers(results.flight(divided.cameras, 30))
     given = _centers(divided.cameras)
     assert np.linalg.norm(path[0] - path[-1]) < 0.25 * np.linalg.norm(np.ptp(given, axis=0))
     # it stays where photographs were taken, a spline's overshoot apart
