@@ -1,0 +1,1 @@
+"""Meshes fitted to images: targets, the fit, textures, results."""
