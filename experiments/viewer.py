@@ -13,7 +13,7 @@ from experiments.errors import InputError
 from renderers.gaussians.covariance import covariances
 from renderers.gaussians.formats import read_splats
 from renderers.gaussians.gaussians import Gaussians
-from renderers.gaussians.spherical_harmonics import BAND_0
+from renderers.harmonics import BAND_0
 from renderers.meshes.codecs import gltf_write
 from renderers.meshes.formats import FormatError, read_scene
 from renderers.meshes.scene import Scene

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from renderers.gaussians.spherical_harmonics import sh_basis
+from renderers.harmonics import sh_basis
 
 DensityActivation = Literal["exp", "softplus"]
 _STEEPEST = 15.0  # of the exponential's argument, for its gradient: exp(15) is 3e6 per metre, opaque in any step

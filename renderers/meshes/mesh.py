@@ -21,7 +21,7 @@ _SMALLEST_LENGTH_SQUARED = 1e-30  # below float32's normal range squared: a face
 @dataclasses.dataclass(frozen=True, kw_only=True)
 @typing.no_type_check
 class Material:
-    """Metallic-roughness surface of glTF 2.0, section 3.9; factors multiply textures. Textures are in [0, 1], row 0 top.
+    """Metallic-roughness surface of glTF 2.0, section 3.9: factors multiply textures, which are in [0, 1], row 0 top.
 
     The base colour texture is `Mesh.texture`. None for a texture means a texture of ones (normal map: none).
 

@@ -13,7 +13,7 @@ from experiments.reconstruction import pictures, surface
 from experiments.reconstruction.settings import ReconstructConfig
 from renderers.gaussians.formats import write_splats
 from renderers.gaussians.gaussians import Gaussians
-from renderers.gaussians.spherical_harmonics import BAND_0
+from renderers.harmonics import BAND_0
 from renderers.meshes import connectivity
 from renderers.meshes.formats import read_mesh
 

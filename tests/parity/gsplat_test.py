@@ -21,7 +21,7 @@ from renderers.cameras.camera import Camera
 from renderers.gaussians.covariance import covariances
 from renderers.gaussians.projection import project
 from renderers.gaussians.rasterize import rasterize
-from renderers.gaussians.spherical_harmonics import sh_basis
+from renderers.harmonics import sh_basis
 from renderers.kernels.composite.api import composite
 from tests.renderers.gaussians import scenes as scenes3d
 from tests.renderers.kernels.composite import brute_force, scenes

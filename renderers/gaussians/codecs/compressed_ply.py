@@ -25,7 +25,7 @@ from renderers.gaussians.codecs.columns import (
     unit_quaternions,
 )
 from renderers.gaussians.gaussians import Gaussians
-from renderers.gaussians.spherical_harmonics import BAND_0
+from renderers.harmonics import BAND_0
 from renderers.ply import write_ply
 
 CHUNK = 256

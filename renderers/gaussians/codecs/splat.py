@@ -19,7 +19,7 @@ from renderers.gaussians.codecs.columns import (
     unit_quaternions,
 )
 from renderers.gaussians.gaussians import Gaussians
-from renderers.gaussians.spherical_harmonics import BAND_0
+from renderers.harmonics import BAND_0
 
 _RECORD = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quaternions", "u1", 4)])
 # Flat Gaussians may store a zero; its logarithm must stay finite.

@@ -12,7 +12,7 @@ import numpy as np
 from renderers.files import FormatError
 from renderers.gaussians.codecs.columns import COEFFICIENTS, Columns, from_record, to_record
 from renderers.gaussians.gaussians import Gaussians
-from renderers.gaussians.spherical_harmonics import BAND_0
+from renderers.harmonics import BAND_0
 from renderers.ply import write_ply
 
 # A flat Gaussian (2DGS files hold two scales): a third standard deviation of 1e-10 world units.

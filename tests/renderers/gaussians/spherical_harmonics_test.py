@@ -8,7 +8,8 @@ from scipy.special import sph_harm_y
 from scipy.stats import special_ortho_group
 
 from renderers.cameras.camera import Camera
-from renderers.gaussians.spherical_harmonics import MAX_DEGREE, sh_basis, sh_colors
+from renderers.gaussians.spherical_harmonics import sh_colors
+from renderers.harmonics import MAX_DEGREE, sh_basis
 from tests.helpers.gradients import assert_finite_gradients, assert_gradients_match
 
 DIRECTIONS = np.random.default_rng(0).normal(size=(50, 3))
