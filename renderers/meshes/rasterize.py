@@ -80,7 +80,7 @@ def rasterize_mesh(
         a sort of all edges.
       capacity: bound on (face, tile) intersections. None: counted outside a trace, a bound inside one; see `overflow`.
         The reference and cpu backends need none.
-      backend: of the z-buffer; None takes the platform's default.
+      backend: of the z-buffer, the surface and the outlines; None takes the platform's default.
 
     Raises:
       Unsupported: the backend cannot run here.
@@ -109,9 +109,10 @@ def rasterize_mesh(
     from renderers.meshes import silhouettes  # which builds on this module
 
     opposite = opposite_vertices(faces) if opposite is None else opposite
-    return dataclasses.replace(
-        rendering, mask=silhouettes.silhouette_mask(rendering, vertices, faces, camera, opposite=opposite, near=near)
-    )
+    mask = silhouettes.silhouette_mask(
+        rendering, vertices, faces, camera, opposite=opposite, near=near, backend=backend
+    )  # fmt: skip
+    return dataclasses.replace(rendering, mask=mask)
 
 
 def interpolate(
