@@ -142,9 +142,14 @@ def studio_map(size: tuple[int, int] = (64, 128)) -> Float[np.ndarray, "h w 3"]:
     return (0.56 * walls).astype(np.float32)
 
 
-@functools.cache
 def studio_light() -> EnvironmentLight:
     """`studio_map` made ready, once a process."""
+    return jax.tree.map(jnp.asarray, _studio())
+
+
+@functools.cache
+def _studio() -> EnvironmentLight:
+    """On the host: what is kept from one trace to the next must not belong to the first."""
     with jax.ensure_compile_time_eval():
         return jax.tree.map(np.asarray, prepare_environment(jnp.asarray(studio_map())))
 

@@ -158,6 +158,7 @@ def test_fit_surface_finds_the_shape_from_normals_and_masks():
     assert connectivity.is_watertight(faces) and connectivity.euler_characteristic(faces) == 2
 
 
+@pytest.mark.slow
 def test_targets_show_the_world_frame():
     """Of a box seen from the front the normal is +Z, from the right +X, from above +Y; colours are those of a side."""
     import trimesh
@@ -183,6 +184,7 @@ def test_targets_show_the_world_frame():
     assert difference.mean() < 4 and halves.masks.shape == (40, 16, 16)
 
 
+@pytest.mark.slow
 def test_texture_reproduces_the_views_that_it_is_made_from():
     """A ball in stripes: renders of the texture against views that it was not made from."""
     found = _rendered(views=12)

@@ -57,6 +57,7 @@ def test_eikonal_and_orientation_gradients_are_central_differences(backend):
         assert_gradients_match(functools.partial(_losses, backend=backend), *arrays, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_float32_kernel_has_the_same_eikonal_gradients():
     with jax.enable_x64(True):
         arrays = [jnp.asarray(array, jnp.float32) for array in _inputs()]

@@ -68,6 +68,7 @@ def test_any_encoding_makes_a_field(name):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_only_what_should_change_the_color_does():
     """Directions and appearances change colours, not densities; without an encoding of directions nothing does."""
     rngs = nnx.Rngs(0)

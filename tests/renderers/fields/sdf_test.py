@@ -62,6 +62,7 @@ def test_narrow_and_deep_networks_are_round_as_well():
         SphereMlp(0, 0, depth=0, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_difference_quotient():
     field = SdfField(Waves(), direction_encoding=DirectionHarmonics(1), width=32, rngs=nnx.Rngs(0))
     kernel = field.trunk.first.kernel

@@ -220,6 +220,7 @@ def test_areas_move_with_the_camera_under_every_lens(model, distortion):
         assert float(of_shift[axis]) == pytest.approx(float(expected), rel=5e-3, abs=1e-3 * float(value))
 
 
+@pytest.mark.slow
 def test_an_outline_before_a_surface_softens_colours_but_not_the_mask():
     square = np.asarray([[7.3, 6.2], [18.4, 6.6], [18.1, 15.7], [7.7, 15.2]])
     wall = np.asarray([[-5.0, -5], [40, -5], [40, 40], [-5, 40]])

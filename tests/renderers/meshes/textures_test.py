@@ -101,6 +101,7 @@ def test_the_level_is_that_of_the_footprint():
         assert float(found[0, 0]) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_anisotropic_samples_average_along_the_longer_axis():
     ramp = jnp.broadcast_to(jnp.arange(64.0).reshape(1, 64, 1), (64, 64, 1))
     footprint = jnp.asarray([[[8.0, 0.0], [0.0, 1.0]]]) / 64

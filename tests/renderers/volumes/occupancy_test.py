@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from renderers.cameras.camera import Camera, project
 from renderers.cameras.rays import camera_rays
@@ -74,6 +75,7 @@ def test_cells_are_where_their_points_are():
     np.testing.assert_allclose(occupancy.outer_box(grid), jnp.array([[-1.0] * 3, [1.0] * 3]) * 6 + 0.2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_cells_with_matter_are_occupied_and_others_are_left_out():
     grid = updated()
     points = np.random.default_rng(0).uniform(-2, 2, (20000, 3)).astype(np.float32)
@@ -95,6 +97,7 @@ def test_memory_fades_and_the_threshold_is_the_mean_where_that_is_less():
     assert not occupancy.update_all(jax.random.key(9), grid, lambda p: 0 * p[:, 0], threshold=1.0).occupied.any()
 
 
+@pytest.mark.slow
 def test_updates_of_some_cells_ask_half_of_them_among_the_occupied_and_are_repeatable():
     grid, asked = updated(), []
 
@@ -203,6 +206,7 @@ def test_jitter_moves_whole_rays_and_leaves_the_expected_picture():
     assert ((shift >= -1e-6) & (shift <= STEP + 1e-6)).all() and np.ptp(shift) > 0.2 * STEP
 
 
+@pytest.mark.slow
 def test_what_cannot_be_seen_is_pruned_without_changing_the_picture():
     origins, directions = rays()
     samples = sampler(1 << 15)(updated(), origins, directions)

@@ -82,6 +82,7 @@ def test_a_ball_looks_like_a_ball():
     np.testing.assert_allclose(seen.normal[inside], expected[inside], atol=0.05)
 
 
+@pytest.mark.slow
 def test_chunks_do_not_show():
     whole = render.render_image(picture, camera((3, 5)), chunk=15)
     parts = render.render_image(picture, camera((3, 5)), chunk=4)

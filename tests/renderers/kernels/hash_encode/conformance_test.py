@@ -86,7 +86,7 @@ def _evaluated(backend, dtype, levels, width):
         pytest.param(LEVELS, 2, id="hash2"),
         pytest.param(LEVELS, 3, id="hash3", marks=pytest.mark.slow),
         pytest.param(BOX, 2, id="box2", marks=pytest.mark.slow),
-        pytest.param(BOX, 3, id="box3"),
+        pytest.param(BOX, 3, id="box3", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -126,7 +126,9 @@ def test_the_cpu_result_does_not_depend_on_how_the_work_is_shared():
     np.testing.assert_allclose(tables[0].reshape(-1, 2), expected[1](jnp.asarray(g))[0], atol=2e-5)
 
 
-@pytest.mark.parametrize("backend", ["reference", "xla", "cpu"])
+@pytest.mark.parametrize(
+    "backend", [*[pytest.param(name, marks=pytest.mark.slow) for name in ("reference", "xla")], "cpu"]
+)
 def test_what_is_not_a_number_stays_so_and_harms_no_other_point(backend):
     at = jnp.asarray([[0.3, 0.4, 0.5], [jnp.nan, 0.5, 0.5], [jnp.inf, -jnp.inf, 0.5]], jnp.float32)
     table = jnp.asarray(np.random.default_rng(0).normal(size=(LEVELS.num_rows, 2)), jnp.float32)
@@ -136,7 +138,7 @@ def test_what_is_not_a_number_stays_so_and_harms_no_other_point(backend):
     np.testing.assert_array_equal(features[2:], alone)
 
 
-@pytest.mark.parametrize("backend", ["xla", "cpu"])
+@pytest.mark.parametrize("backend", [pytest.param("xla", marks=pytest.mark.slow), "cpu"])
 def test_vmap_over_tables_is_one_call_each(backend):
     rng = np.random.default_rng(0)
     tables = jnp.asarray(rng.normal(size=(2, BOX.num_rows, 2)), jnp.float32)

@@ -100,6 +100,7 @@ def test_features_are_continuous_across_cells_and_derivatives_are_not():
         assert np.abs(sides[0] - sides[1]).max() > 1
 
 
+@pytest.mark.slow
 def test_vertices_that_share_a_row_add_up():
     """A table of one row is constant: weights sum to one, and its gradient counts every point."""
     levels = HashLevels(((9, 9, 9),), (1,))
