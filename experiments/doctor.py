@@ -20,8 +20,9 @@ from typing import Any
 from experiments import config_fields, flags
 
 CORE = (
-    *("absl-py", "av", "flax", "jax", "jaxlib", "jaxtyping", "numpy", "optax", "orbax-checkpoint", "pillow", "rich"),
-    *("safetensors", "scipy", "tensorboardX", "zstandard"),
+    *("absl-py", "av", "fast-simplification", "flax", "jax", "jaxlib", "jaxtyping", "numpy", "optax"),
+    *("orbax-checkpoint", "pillow", "rich", "safetensors", "scikit-image", "scipy", "tensorboardX", "trimesh"),
+    *("xatlas", "zstandard"),
 )
 """Distributions that every installation has."""
 

@@ -16,6 +16,7 @@ def _passes(rows):
     return all(value <= kernels.LIMITS[unit] for value, unit in rows.values())
 
 
+@pytest.mark.slow
 def test_a_right_backend_passes_and_a_wrong_one_does_not(monkeypatch):
     made = {backend: kernels._made(backend, TINY, 1) for backend in ("cpu", "xla")}
     monkeypatch.setattr(kernels, "_made", lambda backend, *_: made[backend])

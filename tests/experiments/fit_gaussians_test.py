@@ -91,6 +91,7 @@ def test_killed_20_times_is_bit_equal(unbroken, tmp_path):
     assert drivers.logged_numbers(run) == drivers.logged_numbers(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_processes_share_the_views_and_hand_over(compilation_cache, tmp_path):
     """Two processes of two devices have the losses of one, and their checkpoint goes on with one process."""
     flags = [flag for flag in _SHORT if "growth" not in flag and "--steps" not in flag] + ["--batch=4", "--steps=12"]

@@ -64,7 +64,8 @@ def run(tmp_path_factory):
 def test_the_mesh_is_the_sphere_in_the_frame_of_the_splats(run):
     mesh = read_mesh(run / "asset.glb")
     radii = np.linalg.norm(np.asarray(mesh.vertices) - CENTER, axis=1)
-    assert abs(radii.mean() - RADIUS) < 0.03 * RADIUS and radii.std() < 0.03 * RADIUS
+    cell = 2.2 * RADIUS / 40  # of the grid, which is what the shape is known to
+    assert abs(radii.mean() - RADIUS) < 0.5 * cell and radii.std() < 1.1 * cell
     numbers = json.loads((run / "metrics.json").read_text())
     assert numbers["watertight"] == 1.0 and numbers["num_faces"] <= 3000
     assert numbers["psnr"] > 22.0  # a grey sphere has 14

@@ -55,6 +55,7 @@ def test_two_processes_equal_one_and_resume_on_one_and_two(unbroken, tmp_path, l
     assert drivers.leftovers(run) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [0, 1])
 def test_one_rank_that_fails_takes_the_other_with_it(broken, tmp_path, log):
     command = [*TOY, "--raise_at=11", f"--raise_on={broken}", "--step_seconds=0.05"]

@@ -18,6 +18,7 @@ def _table(entry):
     return eval("{" + entry + "}", names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "limit", "count"), [("pallas_gpu", 2, 6), pytest.param("pallas_tpu", 1, 1, marks=pytest.mark.slow)]
 )

@@ -62,6 +62,7 @@ def _errors(problem, found):
     return np.asarray(before), np.asarray(after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "seeds"),
     [("gauss_newton", (0, 1, 2)), ("gradient", (0,)), pytest.param("gradient", (1, 2), marks=pytest.mark.slow)],
@@ -78,6 +79,7 @@ def test_recovers_pose_and_focal_lengths(method, seeds):
         assert found.factors[-1] == 1 and found.costs[-1] < 1e-2 * found.costs[1]
 
 
+@pytest.mark.slow
 def test_outliers_do_not_move_the_camera():
     """A square of the image shows something else: with Huber's loss the camera stays, with squares it is drawn off."""
     image = np.array(render(_chair(), _true(), background=WHITE).color)

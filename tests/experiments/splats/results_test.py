@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from experiments.data.demo import demo_capture
 from experiments.splats import results, scene, views
@@ -26,6 +27,7 @@ def test_a_surrounded_scene_is_circled_at_the_cameras_distance_and_height():
         np.testing.assert_allclose(camera.camera_from_world[2, :3], -offset / np.linalg.norm(offset), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_scene_seen_from_one_side_is_passed_there_and_back():
     capture = demo_capture(size=(16, 16), views=40, num_points=16)
     azimuth = np.arctan2(*scene.camera_centers(capture.camera_from_world)[:, [0, 2]].T)

@@ -55,6 +55,7 @@ def test_one_view_fitted_alone_halves_its_loss():
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.slow
 def test_views_shared_among_devices_give_the_losses_of_one():
     config = FitConfig(holdout="9", batch=4, sh_degree=1)
     mesh = jax.make_mesh((4,), ("views",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -65,6 +66,7 @@ def test_views_shared_among_devices_give_the_losses_of_one():
     assert np.abs(np.asarray(one.gaussians.sh) - np.asarray(many.gaussians.sh)).mean() < 1e-5
 
 
+@pytest.mark.slow
 def test_batch_gradient_is_the_mean_of_its_views():
     config = dataclasses.replace(FitConfig(holdout="9", batch=2, sh_degree=1), growth=Growth(noise=0.0))
     state, batches = _start(config)

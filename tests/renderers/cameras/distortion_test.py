@@ -227,6 +227,7 @@ def test_fisheye_inverse(name):
         assert_close(found, angles, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fox", "wavy", "rational", "barrel"])
 def test_gradients_of_the_inverse_are_the_implicit_ones(name):
     with jax.enable_x64(True):

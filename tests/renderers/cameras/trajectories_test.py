@@ -210,6 +210,7 @@ def test_smooth_path_has_a_continuous_velocity(closed):
         assert largest_velocity_step(corner, 128) > 5 * fine
 
 
+@pytest.mark.slow
 def test_even_speed_makes_equal_steps():
     with jax.enable_x64(True):
         poses = keyframes(6, seed=3)

@@ -74,6 +74,7 @@ def test_scenes_seen_each_by_its_camera(backend):
             _assert_same(jax.tree.map(lambda leaf, i=i: leaf[i], gradients[which]), expected[which], 2e-5, f"scene {i}")
 
 
+@pytest.mark.slow
 @backends
 def test_scenes_by_cameras(backend):
     """Every scene by every camera: a scene's gradient is the sum over cameras, a camera's that over scenes."""

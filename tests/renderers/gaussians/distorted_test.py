@@ -159,6 +159,7 @@ def test_gradients_of_images_equal_central_differences(model, count):
         assert_gradients_match(images, *arguments, rtol=1e-6, atol=1e-7, max_entries=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["pinhole", pytest.param("pinhole, wide of the view", marks=pytest.mark.slow), "fisheye past 90 degrees"]
 )

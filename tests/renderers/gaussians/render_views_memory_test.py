@@ -34,6 +34,7 @@ def _temporaries(function, views, backend):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", pytest.param("xla", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("function", [_pictures, jax.value_and_grad(_loss, (0, 1))], ids=["images", "gradients"])
 def test_temporaries_do_not_grow_with_the_number_of_views(function, backend):

@@ -60,6 +60,7 @@ def _pixel_directions(camera):
 # -- geometry ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_frontal_disc_is_the_gaussian_of_the_distance_on_the_image():
     camera = _identity_camera()
     seen = _rasterize(_one([0.2, -0.1, 4.0], Rotation.identity(), (0.4, 0.4)), camera)

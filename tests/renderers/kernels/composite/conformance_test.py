@@ -130,6 +130,7 @@ def test_agrees_with_the_reference(row, name):
     assert_agrees(row, evaluate(row.backend, row.dtype, scene, cotangents), expected, safe, scene["features"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 4, 16])
 @pytest.mark.parametrize("row", [row for row in ROWS if row.dtype == "float32"], ids=str)
 def test_any_number_of_channels(row, channels):

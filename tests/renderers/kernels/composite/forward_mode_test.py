@@ -204,6 +204,7 @@ def _seen(backend, derivative):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", pytest.param("xla", marks=pytest.mark.slow)])
 def test_a_camera_s_jacobian_is_that_of_reverse_mode(backend):
     forward = jax.jit(jax.jacfwd(_seen(backend, "forward")))(jnp.zeros(8))

@@ -131,6 +131,7 @@ def _queries(backend, by_weight):
     return jax.jit(ask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("row", [row for row in ROWS if row != ROWS[1]], ids=str)
 def test_queries(row, name):
@@ -198,6 +199,7 @@ def test_the_references_gradients_are_central_differences_of_numpy(name):
                 assert abs(gradients["probe"][index] - np.abs(slope).sum()) < 1e-7 * np.abs(gradients["probe"]).max()
 
 
+@pytest.mark.slow
 def test_outside_a_trace_the_capacity_is_counted():
     scene, at, _ = _scene("random")
     scene, at = {name: jnp.asarray(array) for name, array in scene.items()}, jnp.asarray(at)

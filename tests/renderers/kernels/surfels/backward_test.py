@@ -16,6 +16,7 @@ PASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", PASSES)
 def test_agrees_with_central_differences(backend):
     run, module = PASSES[backend]

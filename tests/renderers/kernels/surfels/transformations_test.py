@@ -65,6 +65,7 @@ def test_gradients_taken_inside_shard_map_are_those_of_single_calls(backend):
         np.testing.assert_allclose(gradients[name], expected[name], atol=2e-6 * scale, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_results_are_bit_equal_on_every_number_of_threads():
     """Called directly: `set_num_threads` masks Numba's threads for the calling thread only, which XLA's are not."""
     from renderers.kernels.surfels import cpu
