@@ -16,7 +16,7 @@ from experiments.surfaces.fit import ViewTargets
 from experiments.surfaces.texture import fit_texture
 from renderers.cameras.camera import stack_cameras
 from renderers.gaussians.gaussians import Gaussians
-from renderers.meshes import cleanup, extraction, fusion, simplification
+from renderers.meshes import cleanup, extraction, fusion, hole_filling, simplification
 from renderers.meshes.mesh import Mesh, plain_material, vertex_normals
 from renderers.meshes.render import render_mesh
 from renderers.metrics import psnr
@@ -66,7 +66,8 @@ def finished(mesh: Mesh, config: ReconstructConfig) -> Mesh:
         mesh = cleanup.clean(simplification.simplify(mesh, config.faces), smallest_share=config.smallest_part)
     if not len(mesh.faces):
         raise ValueError("nothing is left of the surface")
-    return dataclasses.replace(mesh, vertex_colors=None)
+    # where simplification pinched the surface, the pinched faces were dropped
+    return dataclasses.replace(hole_filling.fill_holes(mesh), vertex_colors=None)
 
 
 def textured(mesh: Mesh, pictures: Pictures, config: ReconstructConfig, swept: Callable[[int, float], None]) -> Mesh:
