@@ -76,7 +76,8 @@ def cameras_around(box: Float[np.ndarray, "2 3"], config: ReconstructConfig) -> 
         tested[np.linspace(0, total - 1, config.test_views + 2).round().astype(int)[1:-1]] = True
     focal = jnp.full(2, config.image_size / (2 * np.tan(_VIEW_ANGLE / 2)), jnp.float32)
     principal = jnp.full(2, config.image_size / 2, jnp.float32)
-    made = [Camera(jnp.asarray(pose), focal, principal, (config.image_size,) * 2) for pose in poses]
+    size = (config.image_size, config.image_size)
+    made = [Camera(jnp.asarray(pose), focal, principal, size) for pose in poses]
     return [made[i] for i in np.flatnonzero(~tested)], [made[i] for i in np.flatnonzero(tested)]
 
 

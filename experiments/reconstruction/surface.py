@@ -12,9 +12,8 @@ from experiments import media, report
 from experiments.errors import InputError
 from experiments.reconstruction.pictures import Pictures
 from experiments.reconstruction.settings import ReconstructConfig
-from experiments.surfaces.fit import ViewTargets
+from experiments.surfaces.targets import on_the_host
 from experiments.surfaces.texture import fit_texture
-from renderers.cameras.camera import stack_cameras
 from renderers.gaussians.gaussians import Gaussians
 from renderers.meshes import cleanup, extraction, fusion, hole_filling, simplification
 from renderers.meshes.mesh import Mesh, plain_material, vertex_normals
@@ -74,12 +73,13 @@ def textured(mesh: Mesh, pictures: Pictures, config: ReconstructConfig, swept: C
     """The mesh with a texture that renders as the pictures do, and smooth normals."""
     solid = np.stack(pictures.alphas) > _SOLID
     colors = np.stack(pictures.colors) / np.maximum(np.stack(pictures.alphas), 1e-3)[..., None]
-    targets = ViewTargets(
-        masks=np.where(solid, 255, 0).astype(np.uint8),
-        normals=np.zeros((*solid.shape, 0), np.uint8),
-        colors=np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8),
-        depths=np.zeros((*solid.shape, 0), np.float32),
-        cameras=jax.tree.map(np.asarray, stack_cameras(pictures.cameras)),
+    nothing = np.zeros((*solid.shape, 0))
+    targets = on_the_host(
+        np.where(solid, 255, 0).astype(np.uint8),
+        nothing.astype(np.uint8),
+        np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8),
+        nothing.astype(np.float32),
+        pictures.cameras,
     )
     mesh = fit_texture(mesh, targets, size=config.texture, sweeps=config.steps, progress=swept)
     return dataclasses.replace(

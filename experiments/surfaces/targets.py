@@ -151,7 +151,9 @@ def captured_targets(config: MeshFitConfig) -> Targets:
         alpha = images[..., 3]
         colors = np.rint(images[..., :3] * (alpha[..., None] / 255.0)).astype(np.uint8)
         nothing = np.zeros((*alpha.shape, 0))
-        return _host(alpha, nothing.astype(np.uint8), colors, nothing.astype(np.float32), [views[i] for i in chosen])
+        return on_the_host(
+            alpha, nothing.astype(np.uint8), colors, nothing.astype(np.float32), [views[i] for i in chosen]
+        )
 
     train_views = stacked(train)
     if train_views is None:
@@ -253,10 +255,11 @@ def _render(mesh: Mesh, views: list[Camera]) -> ViewTargets:
     def bytes_of(images):
         return np.rint(np.clip(np.stack(images), 0.0, 1.0) * 255).astype(np.uint8)
 
-    return _host(bytes_of(masks), bytes_of(normals), bytes_of(colors), np.stack(depths), views)
+    return on_the_host(bytes_of(masks), bytes_of(normals), bytes_of(colors), np.stack(depths), views)
 
 
-def _host(masks, normals, colors, depths, views) -> ViewTargets:
+def on_the_host(masks, normals, colors, depths, views) -> ViewTargets:
+    """Targets of NumPy arrays, and of a camera a view."""
     return ViewTargets(
         masks=masks,
         normals=normals,
