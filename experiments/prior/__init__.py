@@ -1,0 +1,1 @@
+"""The embedded multi-view prior: its training, its evaluation, its weights."""

@@ -1,0 +1,142 @@
+"""The prior's training as a program for the loop: start, steps, evaluation, sample grids, weights."""
+
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments import keys, media, progress, runtime, train_loop
+from experiments.data.blocks import rendering
+from experiments.data.blocks.descriptions import words_of
+from experiments.errors import InputError
+from experiments.prior import rings, sampling, training
+from experiments.prior.pictures import contact_sheet
+from experiments.prior.settings import MultiviewConfig
+
+PREVIEW_PROMPTS = (
+    "a small blue sphere on top of a green box",
+    "a red sphere on top of a blue box",
+    "a blue box on top of a red sphere",
+    "a green cone left of a yellow sphere",
+    "a white cylinder right of a red box",
+    "a small orange sphere in front of a large cyan box",
+    "a pink cylinder behind a black sphere",
+    "a yellow torus under a purple cone",
+    "a red cone on top of a green sphere on top of a blue cylinder",
+    "a red table with black legs",
+    "a blue chair with yellow legs",
+    "a white snowman with an orange nose",
+    "a green mug with a white handle",
+    "a white rocket with red fins",
+    "a pink car with black wheels",
+    "a yellow dog with a black head",
+)
+
+
+class Fit:
+    """One run of `train_multiview` without its loop; a context manager.
+
+    Args:
+      config: the run's.
+      stop: polled while the pool is rendered.
+      quiet: shows nothing.
+
+    Raises:
+      InputError: the batch does not divide over the devices.
+    """
+
+    def __init__(self, config: MultiviewConfig, stop, *, quiet: bool) -> None:
+        self._config, self._stop, self._quiet = config, stop, quiet
+        self._mesh = runtime.data_mesh() if jax.device_count() > 1 else None
+        if self._mesh is not None and config.optimizer.batch % self._mesh.size:
+            raise InputError(f"--optimizer.batch={config.optimizer.batch} does not divide over {self._mesh.size} devices")
+        self._pool = rings.RingPool(
+            config.data, size=config.model.size, batch=config.optimizer.batch, seed=config.seed
+        )
+        self._validation: rings.Rings | None = None
+
+    def __enter__(self) -> "Fit":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.close()
+
+    def init(self) -> tuple[training.State, dict]:
+        """The fresh state, nothing beside it."""
+        return self._everywhere(training.fresh_state(self._config)), {}
+
+    def make_target(self, aux: dict) -> training.State:
+        """Shapes of a saved state."""
+        shapes = jax.eval_shape(lambda: training.fresh_state(self._config))
+        if self._mesh is None:
+            return shapes
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+
+    def render_pool(self, step: int) -> None:
+        """Renders the objects that the next step may draw, with a progress bar; a stop ends it between chunks."""
+        with progress.Progress(self._config.data.pool, description="objects", enabled=not self._quiet) as bar:
+
+            def rendered(done: int, total: int) -> None:
+                self._stop.exit_if_requested()
+                bar.update(self._config.data.pool - total + done)
+
+            self._pool(step, rendered)
+
+    def program(self, folder: pathlib.Path) -> train_loop.Program:
+        """The functions that the loop calls; sample grids go to `previews` in the folder."""
+
+        def preview(state, step):
+            grid = contact_sheet(self._samples(_local(state).average), PREVIEW_PROMPTS)
+            if jax.process_index() == 0:
+                (folder / "previews").mkdir(exist_ok=True)
+                media.write_png(folder / "previews" / f"{step:06d}.png", grid)
+
+        def evaluate(state, step):
+            errors = training.validation_errors(_local(state).average, self._unseen(), config=self._config)
+            named = {f"error_{time:g}": float(e) for time, e in zip(training.EVALUATION_TIMES, errors, strict=True)}
+            return {**named, "error": float(np.mean(errors))}
+
+        def step(state, aux, batch, at, fraction):
+            return training.update(state, batch, at, fraction, config=self._config)
+
+        return train_loop.Program(step=step, batch=self._batch, evaluate=evaluate, preview=preview)
+
+    def _batch(self, step: int) -> rings.Rings:
+        batch = self._pool(step)
+        if self._mesh is None:
+            return batch
+        split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, split, lambda at: leaf[at]), batch)
+
+    def _samples(self, params) -> np.ndarray:
+        read = rings.tokenizer()
+        words = np.stack([read.encode(words_of(prompt)) for prompt in PREVIEW_PROMPTS])
+        count, config = len(words), self._config
+        level = np.full(count, rendering.ELEVATION, np.float32)
+        key = keys.key(config.seed, "previews")
+        sampled = sampling.sample_rings(
+            key, params, words, np.zeros(count, np.float32), level, settings=config.model, diffusion=config.diffusion
+        )
+        return np.asarray(sampled)
+
+    def _unseen(self) -> rings.Rings:
+        if self._validation is None:
+            config = self._config
+            numbers = range(config.evaluation_rings)
+            self._validation = rings.make_rings(
+                config.data.seed, "iid", numbers, size=config.model.size, canonical=config.data.canonical
+            )
+        return self._validation
+
+    def _everywhere(self, tree):
+        if self._mesh is None:
+            return tree
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda at: leaf[at]), tree)
+
+
+def _local(state):
+    """The state on one device of this process; all devices hold the same."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)

@@ -1,0 +1,77 @@
+"""The procedural world in, a multi-view prior out: text to four views of colour, normals, depth and coverage.
+
+    python -m experiments.train_multiview --max_seconds=3600
+    python -m experiments.train_multiview --workdir=runs/prior --resume --steps=90000
+
+Leaves prior.safetensors (averaged weights, half precision) with prior.json beside it, sample grids, metrics.json and
+report.html. Stopped by a signal, it resumes exactly; resumed with fewer --steps to go, it cools down.
+"""
+
+from experiments import errors, flags
+from experiments.prior.settings import MultiviewConfig
+
+Config = MultiviewConfig
+
+
+def main(config: MultiviewConfig) -> int:
+    """Train the embedded multi-view prior."""
+    from experiments import preemption
+
+    with preemption.StopSignal() as stop:
+        return _run(config, stop)
+
+
+def _run(config: MultiviewConfig, stop) -> int:
+    from experiments import checkpoints, metrics, progress, runtime, train_loop, workdir
+    from experiments.prior.fit import Fit
+
+    processes = runtime.setup(config.runtime)
+    folder = workdir.open_workdir(
+        "train_multiview",
+        config.workdir,
+        resume=config.resume,
+        config=flags.to_dict(config),
+        process_index=processes.index,
+        process_count=processes.count,
+    )
+    first = processes.index == 0
+    with Fit(config, stop, quiet=not first) as fit, checkpoints.Checkpoints(folder / "checkpoints") as saved:
+        start = train_loop.resume_or_init(saved, resume=config.resume, init=fit.init, make_target=fit.make_target)
+        fit.render_pool(start.step)
+        with (
+            metrics.MetricWriter(
+                folder, restored_step=start.step if start.resumed else None, process_index=processes.index
+            ) as writer,
+            progress.Progress(
+                config.steps,
+                description="train",
+                start=start.step,
+                max_seconds=config.max_seconds,
+                enabled=first,
+                spent_seconds=start.aux.get("seconds", 0.0),
+            ) as bar,
+            runtime.Watchdog(config.runtime.watchdog_seconds if processes.count > 1 else 0) as watchdog,
+        ):
+            finished = train_loop.train(
+                start,
+                num_steps=config.steps,
+                max_seconds=config.max_seconds,
+                program=fit.program(folder),
+                cadence=config.cadence,
+                checkpoints=saved,
+                writer=writer,
+                progress=bar,
+                stop=stop,
+                watchdog=watchdog,
+            )
+        if finished.stopped:
+            return errors.EXIT_STOPPED
+        if first:
+            fit.export(folder, finished)
+    runtime.wait_for_all("results written")
+    stop.exit_if_requested()
+    return errors.EXIT_OK
+
+
+if __name__ == "__main__":
+    flags.run(main, Config())

@@ -1,0 +1,1 @@
+"""Diffusion processes: schedules, predictions and their conversions, guidance, samplers, losses."""

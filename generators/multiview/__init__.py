@@ -1,0 +1,1 @@
+"""Models over several views of one object at once."""
