@@ -51,7 +51,8 @@ def extract(
     distances = config.surface != "density"
     level = 0.0 if distances else -math.log1p(-config.mesh.level) / cell
     inside = "below" if distances else "above"
-    values = extraction.sample_grid(_values(state, config, setup, cell), _BOX, nodes, chunk=_POINTS, progress=within("surface"))
+    asked = _values(state, config, setup, cell)
+    values = extraction.sample_grid(asked, _BOX, nodes, chunk=_POINTS, progress=within("surface"))
     if not distances:
         # the network's exponent is what goes evenly through a wall; beyond e^3 it says nothing of where the wall begins
         values, level = np.clip(np.log(np.maximum(values, 1e-9) / level), -3.0, 3.0), 0.0
