@@ -1,6 +1,7 @@
 """How far a run is: a live bar with rate, time left and a few numbers; plain lines where there is no terminal."""
 
 import collections
+import contextlib
 import math
 import sys
 import time
@@ -139,6 +140,38 @@ class Progress:
     def _print_line(self) -> None:
         print(f"{self._description}: {self.status()}", file=sys.stderr, flush=True)
         self._line_is_stale = False
+
+
+class Phases:
+    """One display after the other for work in phases, each of its own number of parts. Use it in a `with` statement.
+
+    Args:
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._phase = ""
+        self._shown = contextlib.ExitStack()
+        self._current: Progress | None = None
+
+    def __enter__(self) -> Self:
+        """Shows nothing yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the last phase's display."""
+        self._shown.close()
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        """Reports that `done` of a phase's `total` parts are done; another phase's display ends."""
+        if self._current is None or phase != self._phase:
+            self._shown.close()
+            self._phase = phase
+            self._current = self._shown.enter_context(Progress(total, description=phase, enabled=self._enabled))
+        self._current.update(done)
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments import media, metrics, runtime, train_loop
+from experiments import media, metrics, progress, runtime, train_loop
 from experiments.data.capture_record import Capture
 from experiments.errors import InputError
 from experiments.fields import results, space, surface, training
@@ -197,7 +197,13 @@ class Fit:
         """Write asset.glb in the capture's frame; its likeness to the field where it is the whole scene."""
         if not self._config.mesh.resolution:
             return {}
-        mesh = surface.extract(state, self._config, self._setup, lambda done, total: self._stop.exit_if_requested())
+        with progress.Phases(enabled=jax.process_index() == 0) as phases:
+
+            def told(phase: str, done: int, total: int) -> None:
+                self._stop.exit_if_requested()
+                phases.update(phase, done, total)
+
+            mesh = surface.extract(state, self._config, self._setup, told)
         if mesh is None:
             print("no surface was found in the field: no asset.glb; choose another --mesh.level", flush=True)
             return {}

@@ -56,6 +56,16 @@ def test_the_time_left_is_bounded_by_the_limit_and_by_what_earlier_attempts_used
     assert nearly_done.seconds_left() == pytest.approx(1.0)
 
 
+def test_phases_follow_each_other_and_each_ends_with_a_line(clock, capsys):
+    with progress.Phases() as phases:
+        for done in range(4):
+            clock[0] += 1.0
+            phases.update("surface", done, 3)
+        phases.update("texture", 1, 8)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("%")[0] for line in lines] == ["surface: 3/3  100", "texture: 1/8  12"]
+
+
 def test_silence_where_it_is_asked_for(clock, capsys):
     with progress.Progress(10, description="fit", enabled=False) as shown:
         clock[0] += 60.0

@@ -49,6 +49,7 @@ def test_uniform_weights_change_nothing(loss):
     np.testing.assert_allclose(loss(rendered, target, weights=jnp.full((18, 16), 3.0)), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ALL)
 def test_pixels_of_weight_zero_have_no_say(loss):
     rendered, target = images()

@@ -14,6 +14,7 @@ from renderers.kernels import tiling
 SMALL = scenes.Scene(num_gaussians=3000, size=(96, 160), sh_degree=1)
 
 
+@pytest.mark.slow
 def test_scenes_look_alike_on_the_image_at_any_number():
     """Four intersections a Gaussian, most of them drawn, as in the yardstick of `composite/shapes.py`."""
     for scene in (SMALL, dataclasses.replace(SMALL, num_gaussians=300, size=(480, 640))):
@@ -32,6 +33,7 @@ def test_native_count_is_that_of_boxes_less_the_tiles_that_ellipses_miss():
     assert 0.7 * boxes < exact < boxes
 
 
+@pytest.mark.slow
 def test_parts_add_up_to_the_whole():
     rows = splats.parts(SMALL, "cpu", repeats=1)
     parts = [rows[name][0] for name in ("projection", "colours", "binning", "composite")]

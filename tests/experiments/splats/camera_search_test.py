@@ -92,6 +92,7 @@ def test_outliers_do_not_move_the_camera():
     assert after[0.02][0] < 0.1 and (after[0.02] < 0.3 * after[0.0]).all(), after
 
 
+@pytest.mark.slow
 def test_what_has_no_weight_does_not_count():
     image = np.array(render(_chair(), _true(), background=WHITE).color)
     image[:, :8] = 0.0  # a rim that no light reached

@@ -29,6 +29,7 @@ def test_a_run_far_from_the_limit_compiles_nothing(monkeypatch):
     assert memory.preflight(_config(10**8), SHAPES).endswith("Gaussians"), "nothing to compare with: said, not refused"
 
 
+@pytest.mark.slow
 def test_near_the_limit_the_compiled_step_decides(monkeypatch):
     config = _config(300_000)
     exact = memory.stated(config, SHAPES)

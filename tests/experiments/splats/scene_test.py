@@ -25,6 +25,7 @@ def capture():
     return dataclasses.replace(made, camera_from_world=poses, points=9.0 * made.points + shift)
 
 
+@pytest.mark.slow
 def test_results_look_the_same_from_the_captures_cameras(capture):
     frame = scene.normalisation(capture)
     gaussians = scene.initial_gaussians(capture, frame, use_points=True, number=0, degree=1, most=10**6, seed=0)

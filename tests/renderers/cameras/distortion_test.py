@@ -181,6 +181,7 @@ def test_wild_lenses_give_finite_points_and_honest_masks():
     )
 
 
+@pytest.mark.slow
 def test_round_trip_over_the_whole_fox_image():
     rows, columns = np.mgrid[0 : FOX["size"][0] : 8, 0 : FOX["size"][1] : 8]
     pixels = np.stack([columns + 0.5, rows + 0.5], -1).reshape(-1, 2)

@@ -51,6 +51,7 @@ def test_points_on_a_ray_project_to_its_pixel(name):
             assert_close(pixels, np.stack([columns, rows], -1), atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["orthographic", "pinhole-opencv"])
 def test_a_subset_of_pixels_gives_the_same_rays(name):
     camera = make_camera(name)
@@ -93,6 +94,7 @@ def test_an_orthographic_ray_is_a_cylinder_of_the_pixels_size():
         np.testing.assert_allclose(radii, 2 / np.sqrt(12) * width, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pixels_past_the_fold_are_marked_and_finite():
     camera = Camera(jnp.eye(4), jnp.full(2, 4.0), jnp.full(2, 8.0), (16, 16), distortion=jnp.asarray([-0.3]))
     rays = _camera_rays(camera)

@@ -192,6 +192,7 @@ def test_linear_path_by_hand():
         assert_close(so3_log(middle[:3, :3]), [0.0, 0.25, 0.0], atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [False, True])
 def test_smooth_path_has_a_continuous_velocity(closed):
     with jax.enable_x64(True):

@@ -61,6 +61,7 @@ def _assert_same(found, expected, atol, where):
         np.testing.assert_allclose(a, b, atol=atol * scale, rtol=0, err_msg=f"{where} {jax.tree_util.keystr(path)}")
 
 
+@pytest.mark.slow
 @backends
 def test_scenes_seen_each_by_its_camera(backend):
     looped = _looped(backend)

@@ -75,6 +75,7 @@ def test_relocation_moves_the_dead_in_proportion_to_opacity(key):
     assert changed.all()
 
 
+@pytest.mark.slow
 def test_relocation_leaves_the_picture_alone_and_births_exactly_what_is_asked(key):
     # copies coincide, and each pixel's product of 1 - alpha is kept to second order
     # in how far the profile departs from a Gaussian: measured 0.012 at the worst
@@ -100,6 +101,7 @@ def test_relocation_leaves_the_picture_alone_and_births_exactly_what_is_asked(ke
     assert 25 < int(changed.sum()) <= 50
 
 
+@pytest.mark.slow
 def test_relocation_without_anyone_alive_changes_nothing(key):
     scene = _scene(10, opacity=(0.001, 0.004))
     moved, alive, changed = relocate(key, scene, jnp.ones(10, bool).at[3].set(False), jnp.int32(1))

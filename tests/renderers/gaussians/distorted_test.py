@@ -73,6 +73,7 @@ def test_a_real_scene_through_the_fox_lens_equals_its_dense_pinhole_image_warped
     assert found > 45 and found > without + 3, f"{found} dB, {without} without the lens"
 
 
+@pytest.mark.slow
 def test_the_corner_of_a_wide_fisheye_equals_the_faces_of_a_cube_warped():
     """From 40 degrees off the axis to 108, where z is negative; 1.5 pixels are half a degree."""
     camera = cameras.crop(lens_scenes.lens("fisheye", lens_scenes.TUM_VI), 0, 0, (160, 160))
@@ -86,6 +87,7 @@ def test_the_corner_of_a_wide_fisheye_equals_the_faces_of_a_cube_warped():
     assert lens_scenes.decibels(lens_scenes.image(arrays, ideal, blur=0.0)[..., 3], expected) < 30
 
 
+@pytest.mark.slow
 def test_a_wide_fisheye_orders_by_distance_and_a_narrow_one_by_depth():
     wide = cameras.crop(lens_scenes.lens("fisheye", lens_scenes.TUM_VI), 0, 0, (64, 64))
     directions, _ = lens_scenes.sight(wide)
@@ -111,6 +113,7 @@ def test_a_wide_fisheye_orders_by_distance_and_a_narrow_one_by_depth():
     np.testing.assert_allclose(np.asarray(seen.depths)[shown], np.asarray(z)[shown], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pinhole", "fisheye"])
 def test_zero_coefficients_are_the_ideal_lens(model):
     arrays, camera = scenes.splats(), scenes.camera(model)
@@ -221,6 +224,7 @@ FOLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["pinhole", "fisheye"])
 def test_gaussians_past_the_fold_are_culled_and_not_mirrored_into_the_image(model):
     (k1,), fold = FOLDS[model]
@@ -252,6 +256,7 @@ def test_gaussians_past_the_fold_are_culled_and_not_mirrored_into_the_image(mode
     assert np.asarray(gradients[0][0])[places < fold].all(0)[0]
 
 
+@pytest.mark.slow
 def test_huge_gaussians_around_the_camera_stay_finite_through_every_lens():
     """Centres in front of, beside and behind the camera, reaching past the fold and through the camera's plane."""
     rng = np.random.default_rng(0)

@@ -68,6 +68,7 @@ def _project(inputs, camera, options):
     return project(*arrays, camera, **dict(options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in COMMITTED.glob("*.npz")))
 def test_projection_equals_gsplat(name, dtype):

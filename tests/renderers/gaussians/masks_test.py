@@ -61,6 +61,7 @@ def _program(backend, masked):
     return lambda mask, weights: run(*inputs, mask, weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["speckled", "tile off", "none", "all"])
 @backends
 def test_masked_pixels_show_the_background_and_the_others_do_not_change(backend, name):

@@ -102,6 +102,7 @@ def test_outside_the_image_is_background(backend):
     assert not np.asarray(gradients[1])[: len(out)].any() and np.asarray(gradients[1])[len(out) :].any()
 
 
+@pytest.mark.slow
 @fast_backends
 def test_gradients_are_those_of_the_same_pixels_of_the_image(backend):
     """Gaussians, camera, background and probe."""
@@ -188,6 +189,7 @@ def test_rays_past_the_fold_of_a_lens_are_not_mirrored_into_the_image():
     assert (np.asarray(pixels[1]) < 0).all()
 
 
+@pytest.mark.slow
 def test_a_ray_fixed_in_the_world_sees_the_same_when_the_camera_turns_about_its_axis():
     arrays, camera = scenes.splats(), scenes.camera("fisheye")
     arrays |= {"scales": arrays["scales"] * 4}

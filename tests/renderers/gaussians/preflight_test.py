@@ -32,6 +32,7 @@ def test_a_donated_argument_is_counted_once():
     assert kept.outputs == 4000 and donated.outputs == 0
 
 
+@pytest.mark.slow
 def test_more_gaussians_take_more_in_proportion_and_reference_more_than_all():
     def temporaries(n, backend):
         found = preflight.peak_memory(n, (32, 32), sh_degree=None, channels=5, intersections=8 * n, backend=backend)

@@ -94,6 +94,7 @@ def test_removing_what_contributes_nowhere_changes_no_pixel():
     assert np.abs(color(jnp.asarray(one_less, jnp.float32)) - whole).max() > 0
 
 
+@pytest.mark.slow
 @backends
 def test_views_add_up(backend):
     turns = (-0.4, 0.0, 0.5)
@@ -158,6 +159,7 @@ def test_contributors_of_all_pixels(backend, order):
         np.testing.assert_array_equal(ids, np.where(held, near[blended], -1))
 
 
+@pytest.mark.slow
 @backends
 def test_contributors_of_some_positions_are_those_of_the_image(backend):
     arrays, camera = scenes.splats(), scenes.camera()

@@ -182,6 +182,7 @@ def test_probe_is_the_sum_over_pixels_of_absolute_gradients():
 # -- many views --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "wanted"), [("cpu", (0, 1)), pytest.param("xla", (0,), marks=pytest.mark.slow)])
 def test_render_views_equals_vmap_equals_a_loop(backend, wanted):
     gaussians = scenes.gaussians()
@@ -314,6 +315,7 @@ def test_degenerate_gaussians_give_finite_images_and_gradients(backend, model):
         assert not np.asarray(gradients[0][name])[gone].any(), f"a culled Gaussian moves the image by its {name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "backend"), [(0, "cpu"), (0, "xla"), (0, "reference"), (1, "cpu"), (1, "xla")])
 def test_none_and_one(n, backend):
     arrays, camera = scenes.splats(n), scenes.camera(size=(5, 4))

@@ -43,6 +43,7 @@ def test_temporaries_do_not_grow_with_the_number_of_views(function, backend):
     assert many == pytest.approx(few, rel=0.01)
 
 
+@pytest.mark.slow
 def test_what_is_kept_equals_the_same_of_a_loop():
     gaussians = scenes.gaussians()
     views = [scenes.camera(turn=turn) for turn in (-0.4, 0.0, 0.5)]

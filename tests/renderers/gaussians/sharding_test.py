@@ -40,6 +40,7 @@ def _weights(shape):
             zip(IMAGES, ((3,), (), ()), strict=True)}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "xla"])
 def test_gaussians_dealt_out(mesh, backend):
     """43 Gaussians on 4 devices: one is made up. Mask, background, absgrad and camera included."""
@@ -65,6 +66,7 @@ def test_gaussians_dealt_out(mesh, backend):
     _close(gradients, expected_gradients)
 
 
+@pytest.mark.slow
 def test_bands_count_what_they_drop(mesh):
     """Every band keeps `capacity` intersections; what is over is summed, not lost."""
     gaussians, camera = scenes.gaussians(40), scenes.camera(size=SIZE)

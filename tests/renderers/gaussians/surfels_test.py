@@ -235,6 +235,7 @@ def test_probe_is_the_sum_over_pixels_of_absolute_gradients_through_the_filter()
     np.testing.assert_allclose(whole, by_pixel.sum(0), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_vmap_over_cameras_equals_a_loop():
     arrays = scenes.splats(15)
     turns = (-0.4, 0.1, 0.5)

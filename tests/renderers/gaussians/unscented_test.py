@@ -63,6 +63,7 @@ def test_of_a_linear_mapping_both_are_exact():
         np.testing.assert_allclose(conics[shown], np.asarray(seen.conics)[shown], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deviation", "gain"), [(1.5, 0.5), (4.0, 5.0), (16.0, 8.0)])
 def test_the_jacobian_is_nearer_to_the_warped_image_than_the_unscented_transform(deviation, gain):
     camera = lens_scenes.lens("pinhole", lens_scenes.FOX, 0.15)

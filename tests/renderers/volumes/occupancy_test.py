@@ -135,6 +135,7 @@ def test_no_cell_that_a_camera_sees_is_lost_and_others_stay_empty_for_good():
     np.testing.assert_array_equal(again.occupied, kept.occupied)
 
 
+@pytest.mark.slow
 def test_where_all_is_occupied_samples_are_dense_ones():
     """Same picture as even steps in rows, gradient to the density included."""
     origins, directions = rays()

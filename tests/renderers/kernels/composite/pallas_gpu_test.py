@@ -71,6 +71,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_change_nothing_but_speed(name):
     inputs, lists, cotangents, safe = _arguments()
@@ -108,6 +109,7 @@ def _one_by_one():
     return transformations_test._one_by_one("xla")
 
 
+@pytest.mark.slow
 def test_a_batch_under_vmap_is_that_of_single_calls():
     one = functools.partial(transformations_test.loss, backend="pallas_gpu")
 

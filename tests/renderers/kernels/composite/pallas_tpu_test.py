@@ -96,6 +96,7 @@ def expected():
     return both_passes(xla)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [TpuBlocks(chunk=128, step=32), TpuBlocks(chunk=256, step=8)], ids=str)
 def test_neither_block_sizes_nor_summing_in_parts_change_the_numbers(monkeypatch, sizes):
     monkeypatch.setattr(pallas_tpu_vjp, "SUM_SLOTS", 500)  # and a rest
@@ -174,6 +175,7 @@ def loss(scene):
     return (blended.image**2).sum() + blended.transmittance.sum()
 
 
+@pytest.mark.slow
 def test_a_batch_of_scenes_equals_them_one_by_one():
     each = [scenes.random_scene(seed, n=40, size=SIZE) for seed in range(2)]
     both = {name: jnp.asarray(np.stack([scene[name] for scene in each])) for name in each[0]}

@@ -51,6 +51,7 @@ def test_the_bound_on_groups_is_met_by_the_worst_samples():
     assert int(jnp.max(place)) < grouping.x.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_lists_of_used_tiles_are_those_of_all_tiles_where_used_and_empty_elsewhere(share):
     scene = lattice.degenerate()
