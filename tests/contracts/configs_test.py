@@ -17,6 +17,7 @@ from renderers.gaussians.gaussians import Gaussians
 
 _PROGRAMS = (
     *("experiments.fit_gaussians", "experiments.fit_field", "experiments.fit_mesh", "experiments.reconstruct"),
+    *("experiments.train_multiview",),
     *("experiments.view", "experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune"),
 )
 
