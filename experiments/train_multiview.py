@@ -26,44 +26,45 @@ def _run(config: MultiviewConfig, stop) -> int:
     from experiments.prior.fit import Fit
 
     processes = runtime.setup(config.runtime)
-    folder = workdir.open_workdir(
-        "train_multiview",
-        config.workdir,
-        resume=config.resume,
-        config=flags.to_dict(config),
-        process_index=processes.index,
-        process_count=processes.count,
-    )
     first = processes.index == 0
-    with Fit(config, stop, quiet=not first) as fit, checkpoints.Checkpoints(folder / "checkpoints") as saved:
-        start = train_loop.resume_or_init(saved, resume=config.resume, init=fit.init, make_target=fit.make_target)
-        fit.render_pool(start.step)
-        with (
-            metrics.MetricWriter(
-                folder, restored_step=start.step if start.resumed else None, process_index=processes.index
-            ) as writer,
-            progress.Progress(
-                config.steps,
-                description="train",
-                start=start.step,
-                max_seconds=config.max_seconds,
-                enabled=first,
-                spent_seconds=start.aux.get("seconds", 0.0),
-            ) as bar,
-            runtime.Watchdog(config.runtime.watchdog_seconds if processes.count > 1 else 0) as watchdog,
-        ):
-            finished = train_loop.train(
-                start,
-                num_steps=config.steps,
-                max_seconds=config.max_seconds,
-                program=fit.program(folder),
-                cadence=config.cadence,
-                checkpoints=saved,
-                writer=writer,
-                progress=bar,
-                stop=stop,
-                watchdog=watchdog,
-            )
+    with Fit(config, stop, quiet=not first) as fit:
+        folder = workdir.open_workdir(
+            "train_multiview",
+            config.workdir,
+            resume=config.resume,
+            config=flags.to_dict(config),
+            process_index=processes.index,
+            process_count=processes.count,
+        )
+        with checkpoints.Checkpoints(folder / "checkpoints") as saved:
+            start = train_loop.resume_or_init(saved, resume=config.resume, init=fit.init, make_target=fit.make_target)
+            fit.render_pool(start.step)
+            with (
+                metrics.MetricWriter(
+                    folder, restored_step=start.step if start.resumed else None, process_index=processes.index
+                ) as writer,
+                progress.Progress(
+                    config.steps,
+                    description="train",
+                    start=start.step,
+                    max_seconds=config.max_seconds,
+                    enabled=first,
+                    spent_seconds=start.aux.get("seconds", 0.0),
+                ) as bar,
+                runtime.Watchdog(config.runtime.watchdog_seconds if processes.count > 1 else 0) as watchdog,
+            ):
+                finished = train_loop.train(
+                    start,
+                    num_steps=config.steps,
+                    max_seconds=config.max_seconds,
+                    program=fit.program(folder, watchdog),
+                    cadence=config.cadence,
+                    checkpoints=saved,
+                    writer=writer,
+                    progress=bar,
+                    stop=stop,
+                    watchdog=watchdog,
+                )
         if finished.stopped:
             return errors.EXIT_STOPPED
         if first:

@@ -1,5 +1,6 @@
 """The prior's training as a program for the loop: start, steps, evaluation, sample grids, weights."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -10,9 +11,10 @@ from experiments import keys, media, progress, runtime, train_loop
 from experiments.data.blocks import rendering
 from experiments.data.blocks.descriptions import words_of
 from experiments.errors import InputError
-from experiments.prior import rings, sampling, training
+from experiments.prior import model, results, rings, sampling, training
 from experiments.prior.pictures import contact_sheet
 from experiments.prior.settings import MultiviewConfig
+from experiments.prior.weights import Prior, about_run, load_prior
 
 PREVIEW_PROMPTS = (
     "a small blue sphere on top of a green box",
@@ -43,17 +45,23 @@ class Fit:
       quiet: shows nothing.
 
     Raises:
-      InputError: the batch does not divide over the devices.
+      InputError: sizes of the network do not fit each other, the batch does not divide over the devices, or the network
+        of `--init` is another one.
     """
 
     def __init__(self, config: MultiviewConfig, stop, *, quiet: bool) -> None:
         self._config, self._stop, self._quiet = config, stop, quiet
+        try:
+            model.network_config(config.model)
+        except ValueError as error:
+            raise InputError(f"--model.*: {error}") from error
         self._mesh = runtime.data_mesh() if jax.device_count() > 1 else None
         if self._mesh is not None and config.optimizer.batch % self._mesh.size:
-            raise InputError(f"--optimizer.batch={config.optimizer.batch} does not divide over {self._mesh.size} devices")
-        self._pool = rings.RingPool(
-            config.data, size=config.model.size, batch=config.optimizer.batch, seed=config.seed
-        )
+            raise InputError(
+                f"--optimizer.batch={config.optimizer.batch} does not divide over {self._mesh.size} devices"
+            )
+        self._given = None if config.init is None else _weights_of(config)
+        self._pool = rings.RingPool(config.data, size=config.model.size, batch=config.optimizer.batch, seed=config.seed)
         self._validation: rings.Rings | None = None
 
     def __enter__(self) -> "Fit":
@@ -63,8 +71,8 @@ class Fit:
         self._pool.close()
 
     def init(self) -> tuple[training.State, dict]:
-        """The fresh state, nothing beside it."""
-        return self._everywhere(training.fresh_state(self._config)), {}
+        """The fresh state, from the weights of `--init` if there are any; nothing beside it."""
+        return self._everywhere(training.fresh_state(self._config, self._given)), {}
 
     def make_target(self, aux: dict) -> training.State:
         """Shapes of a saved state."""
@@ -84,8 +92,18 @@ class Fit:
 
             self._pool(step, rendered)
 
-    def program(self, folder: pathlib.Path) -> train_loop.Program:
-        """The functions that the loop calls; sample grids go to `previews` in the folder."""
+    def program(self, folder: pathlib.Path, watchdog: runtime.Watchdog | None = None) -> train_loop.Program:
+        """The functions that the loop calls; sample grids go to `previews` in the folder.
+
+        Args:
+          folder: the run's.
+          watchdog: paused while a step waits for its objects to be rendered, which no other process can delay.
+        """
+        watchdog = watchdog or runtime.Watchdog(0)
+
+        def batch(step):
+            with watchdog.paused():
+                return self._batch(step)
 
         def preview(state, step):
             grid = contact_sheet(self._samples(_local(state).average), PREVIEW_PROMPTS)
@@ -94,14 +112,31 @@ class Fit:
                 media.write_png(folder / "previews" / f"{step:06d}.png", grid)
 
         def evaluate(state, step):
-            errors = training.validation_errors(_local(state).average, self._unseen(), config=self._config)
-            named = {f"error_{time:g}": float(e) for time, e in zip(training.EVALUATION_TIMES, errors, strict=True)}
-            return {**named, "error": float(np.mean(errors))}
+            return self._errors(_local(state).average)
 
         def step(state, aux, batch, at, fraction):
             return training.update(state, batch, at, fraction, config=self._config)
 
-        return train_loop.Program(step=step, batch=self._batch, evaluate=evaluate, preview=preview)
+        return train_loop.Program(step=step, batch=batch, evaluate=evaluate, preview=preview)
+
+    def export(self, folder: pathlib.Path, finished: train_loop.Finished) -> None:
+        """Averaged weights with their description, the last sample grid, errors, report and final numbers."""
+        config, average = self._config, _local(finished.state).average
+        grid = contact_sheet(self._samples(average), PREVIEW_PROMPTS)
+        self._stop.exit_if_requested()
+        errors = self._errors(average)
+        self._stop.exit_if_requested()
+        about = {**about_run(folder, finished.step, finished.seconds), **errors}
+        vocabulary = rings.tokenizer().vocabulary
+        prior = Prior(
+            settings=config.model, diffusion=config.diffusion, params=average, vocabulary=vocabulary, about=about
+        )
+        results.write(folder, prior, errors, grid, finished)
+
+    def _errors(self, params) -> dict[str, float]:
+        errors = training.validation_errors(params, self._unseen(), config=self._config)
+        named = {f"error_{time:g}": float(e) for time, e in zip(training.EVALUATION_TIMES, errors, strict=True)}
+        return {**named, "error": float(np.mean(errors))}
 
     def _batch(self, step: int) -> rings.Rings:
         batch = self._pool(step)
@@ -135,6 +170,17 @@ class Fit:
             return tree
         whole = NamedSharding(self._mesh, PartitionSpec())
         return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda at: leaf[at]), tree)
+
+
+def _weights_of(config: MultiviewConfig):
+    """The weights that `--init` names, of a network like this run's."""
+    prior = load_prior(config.init)
+    wanted, found = dataclasses.asdict(config.model), dataclasses.asdict(prior.settings)
+    different = [name for name in wanted if name != "arithmetic" and wanted[name] != found[name]]
+    if different:
+        flags = " ".join(f"--model.{name}={found[name]}" for name in different)
+        raise InputError(f"--init={config.init} is of another network; start with {flags}")
+    return prior.params
 
 
 def _local(state):

@@ -1,7 +1,8 @@
 """The objects that a multi-view model is trained on: rendered by chunks ahead of use, drawn at random from the newest.
 
-Chunk c holds objects c * size .. (c + 1) * size - 1 of a split; which chunks are there at a step, and what is drawn from
-them, are functions of the seeds and the step: a resumed run renders its pool again and goes on as if never stopped.
+Chunk c holds objects c * size .. (c + 1) * size - 1 of a split; which chunks are there at a step, and what is drawn
+from them, are functions of the seeds and the step: a resumed run renders its pool again and goes on as if never
+stopped.
 """
 
 import concurrent.futures
@@ -132,11 +133,16 @@ class RingPool:
             self._chunks[number] = self._take(number)
         self._chunks = {number: self._chunks[number] for number in present}
         self._look_ahead(present.stop)
+        size = self._settings.chunk
+        drawn = [self._chunks[number // size].rows(number % size) for number in self.numbers(step)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+
+    def numbers(self, step: int) -> Int[np.ndarray, " b"]:
+        """Which objects of the split the rings of a step show."""
+        present = self._present(step)
         rng = keys.host_rng(self._seed, "rings", step)
         chunks = rng.integers(present.start, present.stop, self._batch)
-        rows = rng.integers(0, self._settings.chunk, self._batch)
-        drawn = [self._chunks[chunk].rows(row) for chunk, row in zip(chunks, rows, strict=True)]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
+        return chunks * self._settings.chunk + rng.integers(0, self._settings.chunk, self._batch)
 
     def close(self) -> None:
         """Waits for the chunk that is being made."""

@@ -16,11 +16,12 @@ class ModelSettings:
     patch: int = option(default=8, metadata={"help": "Pixels along a side of a patch, a token."})
     rim: int = option(default=2, metadata={"help": "Pixels of its neighbours that a patch also sees and predicts."})
     width: int = option(default=192, metadata={"help": "Features of a token, a multiple of 64."})
-    depth: int = option(default=6, metadata={"help": "Layers."})
+    depth: int = option(default=6, metadata={"help": "Layers over the patches."})
     text_width: int = option(default=128, metadata={"help": "Features of a word, a multiple of 64."})
     text_depth: int = option(default=2, metadata={"help": "Layers over the words."})
     arithmetic: Literal["float32", "bfloat16"] = option(
-        default="float32", metadata={"help": "Between input and output; bfloat16 pays on GPU and TPU. Weights: float32."}
+        default="float32",
+        metadata={"help": "Between input and output; bfloat16 pays on GPU and TPU. Weights: float32."},
     )
 
 

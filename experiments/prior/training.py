@@ -15,6 +15,7 @@ from experiments.data.blocks import rendering
 from experiments.prior import model
 from experiments.prior.rings import Rings
 from experiments.prior.settings import MultiviewConfig, OptimizerSettings
+from generators.diffusion import ema
 from generators.diffusion.losses import capped_velocity_weight, stratified_times, weighted_squared_error
 
 _ADAM = optax.scale_by_adam(b1=0.9, b2=0.99)
@@ -67,14 +68,12 @@ def update(
     """
     key = keys.key(config.seed, "noise", step)
     loss, gradient = jax.value_and_grad(_loss)(state.params, batch, key, config)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     shrink = jnp.minimum(1.0, config.optimizer.clip / jnp.maximum(norm, 1e-12))
     direction, moments = _ADAM.update(jax.tree.map(lambda g: g * shrink, gradient), state.moments)
     rate = _rate(config.optimizer, step, fraction)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-    # An average over the whole run at first, over the last 1 / (1 - decay) steps in the end
-    keep = jnp.minimum(config.optimizer.average, 1 - 9 / (step.astype(jnp.float32) + 10))
-    average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, params)
+    average = ema.averaged(state.average, params, ema.ramped_decay(step, config.optimizer.average))
     report = finite.finite_report({"gradient": gradient, "loss": loss})
     metrics = {"loss": loss, "gradient_norm": norm, "rate": rate}
     return State(params=params, average=average, moments=moments), metrics, report
@@ -105,7 +104,9 @@ def _loss(params, batch, key, config):
     factors = (slice(None),) + (None,) * 4
     noisy = schedule.alpha(t)[factors] * views + schedule.sigma(t)[factors] * jax.random.normal(of_noise, views.shape)
     given = jax.random.uniform(of_given, (count,)) < settings.given
-    noisy = noisy.at[:, 0].set(jnp.where(given[:, None, None, None], _known(noisy[:, 0], views[:, 0], of_light), noisy[:, 0]))
+    noisy = noisy.at[:, 0].set(
+        jnp.where(given[:, None, None, None], _known(noisy[:, 0], views[:, 0], of_light), noisy[:, 0])
+    )
     mask = jnp.zeros((count, 4), bool).at[:, 0].set(given)
     cameras = model.poses(batch.azimuths, batch.elevations)
     predicted = model.denoise(config.model, params, noisy, t, words, cameras, mask)
@@ -116,7 +117,7 @@ def _known(noisy, clean, key):
     """Views with noise of which colour and coverage are known, the colour as it is or in some light."""
     count = len(clean)
     for_light, for_share, for_use = jax.random.split(key, 3)
-    light = jax.random.normal(for_light, (count, 3)) + jnp.array([0.0, -0.7, -0.7])  # rather from above and behind us
+    light = jax.random.normal(for_light, (count, 3)) + jnp.array([[0.0, -0.7, -0.7]])  # rather from above and behind us
     light = light / jnp.linalg.norm(light, axis=-1, keepdims=True)
     ambient = jax.random.uniform(for_share, (count,), minval=0.3, maxval=0.9)
     shaded = rendering.lit(clean, light[:, None, None], ambient[:, None, None, None])

@@ -78,11 +78,13 @@ class _Layer(nnx.Module):
         self._head_size = head_size
 
     def __call__(self, x, modulation, words):
-        scale1, shift1, scale2, shift2 = jnp.split(modulation + self.offset[...].astype(x.dtype), 4, axis=-1)
+        offset = self.offset[...].astype(x.dtype)[None, None]
+        scale1, shift1, scale2, shift2 = jnp.split(modulation + offset, 4, axis=-1)
         queries, keys, values = jnp.split(self.mixed(root_mean_square_norm(x) * (1 + scale1) + shift1), 3, axis=-1)
         memories = [(keys, values)]
         if self.words is not None:
-            memories.append(tuple(jnp.split(self.words(words), 2, axis=-1)))
+            word_keys, word_values = jnp.split(self.words(words), 2, axis=-1)
+            memories.append((word_keys, word_values))
         x = x + self.joined(attend(queries, memories, head_size=self._head_size))
         hidden = self.up(root_mean_square_norm(x) * (1 + scale2) + shift2)
         return x + self.down(jnp.square(jax.nn.relu(hidden)))
@@ -112,9 +114,7 @@ class ViewTransformer(nnx.Module):
         self.text_layers = nnx.List(
             [_Layer(config.text_width, None, config.head_size, rngs) for _ in range(config.text_depth)]
         )
-        self.layers = nnx.List(
-            [_Layer(width, config.text_width, config.head_size, rngs) for _ in range(config.depth)]
-        )
+        self.layers = nnx.List([_Layer(width, config.text_width, config.head_size, rngs) for _ in range(config.depth)])
         self.last_scale = _linear(width, width, rngs, init=_ZEROS)
         self.patches_out = _linear(width, features, rngs, init=_ZEROS)
         self._config, self._dtype = config, dtype
@@ -142,12 +142,13 @@ class ViewTransformer(nnx.Module):
         modulation = self.modulation(jax.nn.silu(time))[:, None]
         cells = config.size // config.patch
         tokens = unfold(views.reshape(b * v, *views.shape[2:]).astype(dtype), config.patch, config.rim)
-        tokens = self.patches_in(tokens).reshape(b, v, cells * cells, config.width) + self.place[...].astype(dtype)
+        tokens = self.patches_in(tokens).reshape(b, v, cells * cells, config.width)
+        tokens = tokens + self.place[...].astype(dtype)[None, None]
         camera = self.camera_out(jax.nn.gelu(self.camera_in(camera_axes(camera_from_world).astype(dtype))))
         rays = with_waves(cell_rays(camera_from_world, cells, config.field_of_view))
         tokens = tokens + camera[:, :, None] + self.rays_in(rays.astype(dtype))
         if given is not None:
-            tokens = tokens + given.astype(dtype)[..., None, None] * self.given[...].astype(dtype)
+            tokens = tokens + given.astype(dtype)[..., None, None] * self.given[...].astype(dtype)[None, None, None]
         told = self._read(words)
         tokens = tokens.reshape(b, v * cells * cells, config.width)
         for layer in self.layers:
@@ -158,7 +159,7 @@ class ViewTransformer(nnx.Module):
         return fold(out, (config.size, config.size), config.patch, config.rim).reshape(views.shape)
 
     def _read(self, words):
-        told = self.word_table[...].astype(self._dtype)[words] + self.word_place[...].astype(self._dtype)
+        told = self.word_table[...].astype(self._dtype)[words] + self.word_place[...].astype(self._dtype)[None]
         still = jnp.zeros((), self._dtype)
         for layer in self.text_layers:
             told = layer(told, still, None)
@@ -172,5 +173,5 @@ def _linear(inputs, outputs, rngs, *, init=_FAN_IN, use_bias=True):
 def _waves(t: Float[Array, " b"]) -> Float[Array, "b f"]:
     """Sines and cosines of the time at frequencies from 1 to 500."""
     frequencies = jnp.exp(jnp.linspace(0.0, math.log(_FASTEST), _TIME_FEATURES // 2))
-    angles = t[:, None] * frequencies
+    angles = t[:, None] * frequencies[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

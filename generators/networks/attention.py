@@ -22,9 +22,10 @@ def root_mean_square_norm(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
 
 def attend(
     queries: Float[Array, "b n d"],
-    memories: Sequence[tuple[Float[Array, "b m d"], Float[Array, "b m d"]]],
+    memories: Sequence[tuple[Float[Array, "b _ d"], Float[Array, "b _ d"]]],
     *,
     head_size: int,
+    seen: Float[Array, "b m"] | None = None,
 ) -> Float[Array, "b n d"]:
     """Softmax attention over several sets of keys and values together.
 
@@ -32,13 +33,16 @@ def attend(
       queries: heads lie next to each other in d.
       memories: pairs of keys and values; their lengths may differ from pair to pair.
       head_size: features of a head; divides d.
+      seen: factors of the first pair's weights: 0 hides a key as if it were not there; None for ones.
     """
     b, n, d = queries.shape
     queries = root_mean_square_norm(_heads(queries, head_size)) * head_size**-0.5
     numerator, denominator = jnp.zeros((), queries.dtype), jnp.zeros((), queries.dtype)
-    for keys, values in memories:
+    for number, (keys, values) in enumerate(memories):
         logits = jnp.einsum("bhnd,bhmd->bhnm", queries, root_mean_square_norm(_heads(keys, head_size)))
         weights = jnp.exp(logits)
+        if seen is not None and number == 0:
+            weights = weights * seen[:, None, None].astype(weights.dtype)
         numerator += jnp.einsum("bhnm,bhmd->bhnd", weights, _heads(values, head_size))
         denominator += jnp.sum(weights, axis=-1, keepdims=True)
     return (numerator / denominator).transpose(0, 2, 1, 3).reshape(b, n, d)

@@ -150,7 +150,7 @@ def nearest_words(word: str) -> list[str]:
     """Words of captions that are spelt like one that is not among them, the likeliest first."""
     candidates = [*vocabulary()[2:], *SYNONYMS]
     near = difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
-    return list(dict.fromkeys(SYNONYMS.get(other, other) for other in near))
+    return list(dict.fromkeys(str(SYNONYMS.get(other, other)) for other in near))
 
 
 def parse(text: str) -> Description:
@@ -164,7 +164,7 @@ def parse(text: str) -> Description:
         words = words[2:]
     tower = words[1:3] == ["tower", "of"] or words[:2] == ["tower", "of"]
     if tower:
-        words, relation = words[words.index("of") + 1 :], "on top of"
+        words = words[words.index("of") + 1 :]
         words = [word for word in words if word != "and"]
     first, rest = _read_noun(words, text)
     parts, relations = [first], []
@@ -253,7 +253,9 @@ def _describe(said: dict[str, str], word: str, text: str) -> None:
     for name, known in (("color", COLORS), ("size", SIZES), ("aspect", ASPECTS)):
         if word in known:
             if name in said:
-                raise ValueError(f"two words for the {name} of one thing, {said[name]!r} and {word!r}, in {_shown(text)}")
+                raise ValueError(
+                    f"two words for the {name} of one thing, {said[name]!r} and {word!r}, in {_shown(text)}"
+                )
             said[name] = word
             return
     raise ValueError(f"{word!r} is not understood where it stands in {_shown(text)}")
@@ -274,7 +276,8 @@ def _checked(description: Description, relations: list[str], text: str) -> Descr
     family = parts[0].shape in FAMILIES
     if family:
         second = FAMILIES[parts[0].shape]
-        if len(parts) > 2 or relations not in ([], ["with"]) or (len(parts) == 2 and parts[1].shape != second):
+        others = [part.shape for part in parts[1:]]
+        if others not in ([], [second]) or relations not in ([], ["with"]):
             raise ValueError(f"a {parts[0].shape} is described with its {second}, if at all, not as in {_shown(text)}")
         if any(part.size or part.aspect for part in parts):
             raise ValueError(f"sizes are those of {', '.join(SHAPES)}, not as in {_shown(text)}")

@@ -224,9 +224,7 @@ def _tree(first, second, rng):
 def _car(first, second, rng):
     a, b, h, w = rng.uniform(0.75, 0.85), rng.uniform(0.34, 0.4), rng.uniform(0.15, 0.2), rng.uniform(0.17, 0.2)
     body = _Solid(center=(0, 0, 0), half=(b, h, a), color=first, corner=0.04, edge=0.04)
-    cabin = _Solid(
-        center=(0, h + 0.16, -0.15), half=(0.85 * b, 0.18, 0.5 * a), color=first, corner=0.04, edge=0.04
-    )
+    cabin = _Solid(center=(0, h + 0.16, -0.15), half=(0.85 * b, 0.18, 0.5 * a), color=first, corner=0.04, edge=0.04)
     wheels = [
         _Solid(center=(x * b, -h, z * 0.6 * a), half=(w, 0.08, w), color=second, corner=w, turn=_UP_TO_RIGHT)
         for x in (-1, 1)

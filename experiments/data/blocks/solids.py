@@ -35,14 +35,14 @@ class Assembly:
       colors: base colours in [0, 1].
     """
 
-    centers: Float[Array, "*b p 3"]
-    half_sizes: Float[Array, "*b p 3"]
-    world_from_solid: Float[Array, "*b p 3 3"]
-    corner_radii: Float[Array, "*b p"]
-    edge_radii: Float[Array, "*b p"]
-    half_shells: Float[Array, "*b p"]
-    tapers: Float[Array, "*b p"]
-    colors: Float[Array, "*b p 3"]
+    centers: Float[Array | np.ndarray, "*b p 3"]
+    half_sizes: Float[Array | np.ndarray, "*b p 3"]
+    world_from_solid: Float[Array | np.ndarray, "*b p 3 3"]
+    corner_radii: Float[Array | np.ndarray, "*b p"]
+    edge_radii: Float[Array | np.ndarray, "*b p"]
+    half_shells: Float[Array | np.ndarray, "*b p"]
+    tapers: Float[Array | np.ndarray, "*b p"]
+    colors: Float[Array | np.ndarray, "*b p 3"]
 
 
 def padded(assembly: Assembly, count: int) -> Assembly:

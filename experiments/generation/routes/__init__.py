@@ -1,0 +1,1 @@
+"""Routes from a guide to an asset; each module has `make(guide, config, folder, stop) -> Asset`."""

@@ -1,0 +1,136 @@
+"""Every distillation loss on every representation reaches the one object that an exact score speaks of.
+
+The score is the oracle's of a single object, so whatever is missing is the fault of the loss, the descent or the
+renderer. Quality: PSNR of colours and coverage on rings at azimuths and elevations that no step takes its cameras from,
+and the Chamfer distance between the extracted surface and points on the object's exact one.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.data.blocks import geometry, rendering, solids
+from experiments.generation import field_distillation, field_surface, score, splat_distillation, splat_surface
+from experiments.generation.distillation_settings import Loss, NerfConfig, ScoreConfig, SplatsConfig
+from experiments.generation.guides import OracleGuide
+from experiments.generation.routes.nerf import fitting_capacity
+from renderers.meshes import sampling
+from renderers.meshes.metrics import point_to_surface
+from tests.experiments.generation import mesh_descent
+
+PAIR = "a small blue sphere on top of a green box"
+CHAIR = "a red chair with blue legs"
+UNSEEN = ((1.0, 0.35), (2.2, 0.1))  # azimuth and elevation, radians
+LOSSES = ("x0", "sds", "csd", "ism")
+
+# PSNR in dB that each loss must reach, and Chamfer in millimetres that it must stay below; measured values beside them
+# are those of README's table.
+BOUNDS = {
+    "splats": {"x0": (32.0, 12.0), "sds": (27.0, 20.0), "csd": (27.0, 20.0), "ism": (27.0, 20.0)},
+    "nerf": {"x0": (28.0, 15.0), "sds": (22.0, 25.0), "csd": (22.0, 25.0), "ism": (22.0, 25.0)},
+    "mesh": {"x0": (26.0, 15.0), "sds": (22.0, 25.0), "csd": (22.0, 25.0), "ism": (22.0, 25.0)},
+}
+
+
+def oracle_of(caption: str, size: int) -> OracleGuide:
+    return OracleGuide(caption, count=1, seed=0, size=size)
+
+
+def unseen_psnr(render, guide: OracleGuide) -> float:
+    """Mean over rings that no step saw; `render` makes pictures of stacked cameras."""
+    found = []
+    for azimuth, elevation in UNSEEN:
+        cameras = rendering.ring_cameras(azimuth, elevation, views=4, size=guide.size)
+        ring = jax.vmap(rendering.to_channels)(render(cameras), cameras)
+        found.append(float(score.agreement(ring, guide.rings(azimuth, elevation)[0])))
+    return float(np.mean(found))
+
+
+def chamfer_millimetres(mesh, guide: OracleGuide) -> float:
+    """Mean of the distances from the mesh's points to the exact surface and of that one's points to the mesh."""
+    assembly = jax.tree.map(lambda leaf: np.asarray(leaf)[0], guide.objects)
+    truth = geometry.surface_points(assembly, 5000, np.random.default_rng(0))[0]
+    points = sampling.sample_surface(jax.random.key(0), mesh.vertices, mesh.faces, 5000).points
+    there = float(jnp.mean(jnp.abs(solids.signed_distance(assembly, points))))
+    return 500.0 * (there + point_to_surface(truth, mesh.vertices, mesh.faces))
+
+
+def distilled_splats(guide, config: SplatsConfig):
+    state = splat_distillation.fresh_state(config, seed=0, size=guide.size)
+    for step in range(config.steps):
+        if step and step % config.grow_every == 0 and step < config.settle * config.steps:
+            state = splat_distillation.grow(state, jnp.int32(step), config=config, seed=0)
+        fraction = jnp.float32(step / config.steps)
+        state, _, _ = splat_distillation.update(state, guide, jnp.int32(step), fraction, config=config, seed=0)
+    see = jax.jit(splat_distillation.see)
+    return lambda cameras: see(state.gaussians, state.alive, cameras), lambda: splat_surface.extract(
+        splat_distillation.living(state), config, size=splat_distillation.POOLED * guide.size
+    )
+
+
+def distilled_field(guide, config: NerfConfig):
+    state, capacity = field_distillation.fresh_state(config=config, seed=0, size=guide.size), 1 << 16
+    for step in range(config.steps):
+        if step % 16 == 0:
+            capacity = fitting_capacity(capacity, int(state.wanted)) if step else capacity
+            state = field_distillation.look_around(state, jnp.int32(step), config=config, seed=0)
+        at, fraction = jnp.int32(step), jnp.float32(step / config.steps)
+        state, _, _ = field_distillation.update(state, guide, at, fraction, config=config, seed=0, capacity=capacity)
+
+    @jax.jit
+    def see(state, cameras):
+        field = field_distillation.merged(state.params, config)
+        return field_distillation.see(field, state.grid, cameras, jax.random.key(0), config=config, capacity=1 << 16)[0]
+
+    return lambda cameras: see(state, cameras), lambda: field_surface.extract(state, config)
+
+
+def distilled_mesh(guide, config: ScoreConfig, steps: int):
+    state, mesh = mesh_descent.distil(guide, config, steps=steps)
+    see = jax.jit(mesh_descent.see)
+    return lambda cameras: see(state.vertices, state.features, state, cameras), lambda: mesh
+
+
+@pytest.mark.slow
+def test_splats_reach_the_oracles_object_in_seconds():
+    """Small: 16 pixels, 400 splats, 80 steps; the ball that they start from has 12 dB."""
+    guide = oracle_of("a red box", 16)
+    config = SplatsConfig(first=300, most=400, steps=80)
+    render, _ = distilled_splats(guide, config)
+    assert unseen_psnr(render, guide) > 26.0
+
+
+@functools.cache
+def measured(representation: str, loss: Loss, caption: str, steps: int = 200) -> tuple[float, float]:
+    """PSNR in dB on unseen rings, Chamfer in millimetres."""
+    guide, config = oracle_of(caption, 32), ScoreConfig(loss=loss)
+    if representation == "splats":
+        render, extract = distilled_splats(guide, SplatsConfig(score=config, steps=steps))
+    elif representation == "nerf":
+        render, extract = distilled_field(guide, NerfConfig(score=config, steps=steps))
+    else:
+        render, extract = distilled_mesh(guide, config, steps)
+    found = unseen_psnr(render, guide), chamfer_millimetres(extract(), guide)
+    print(f"{representation} {loss} {caption}: {found[0]:.2f} dB, {found[1]:.2f} mm", flush=True)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("representation", list(BOUNDS))
+def test_every_loss_on_every_representation_reaches_the_oracles_object(representation, loss):
+    decibels, millimetres = measured(representation, loss, PAIR)
+    least, most = BOUNDS[representation][loss]
+    assert decibels > least
+    assert millimetres < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("representation", list(BOUNDS))
+def test_a_chair_has_its_legs(representation):
+    decibels, millimetres = measured(representation, "x0", CHAIR)
+    assert decibels > 24.0
+    assert millimetres < 20.0
