@@ -22,7 +22,13 @@ class ShapeConfig:
     mask: float = field(default=1.0, metadata={"help": "Weight of the masks' L1."})
     normal: float = field(default=1.0, metadata={"help": "Weight of the normals' L1."})
     color: float = field(default=1.0, metadata={"help": "Weight of the colours' L1, for the targets with colours."})
-    depth: float = field(default=1.0, metadata={"help": "Weight of the depths' L1, for the targets with depths."})
+    depth: float = field(
+        default=10.0,
+        metadata={
+            "help": "Weight of the depths' L1, for the targets with depths. A floor beneath an overhang sinks only "
+            "where it is more than what the new wall's normals cost: the weight of normals over the hollow's width."
+        },
+    )
     max_faces: int = field(default=200_000, metadata={"help": "Edges are no longer split above so many faces."})
     keep: float = field(
         default=0.01, metadata={"help": "Parts with less of the largest part's area than this are dropped at the end."}

@@ -18,6 +18,7 @@ from renderers.meshes import connectivity
 from renderers.meshes.formats import read_mesh
 from renderers.meshes.mesh import Mesh, face_normals
 from renderers.meshes.metrics import compare_surfaces
+from renderers.meshes.rasterize import rasterize_mesh
 from renderers.meshes.remeshing import RemeshingRates
 from renderers.meshes.render import render_mesh
 from tests.helpers.programs import run_module
@@ -182,6 +183,37 @@ def test_targets_show_the_world_frame():
     again = targets._render(found.truth, [dataclasses.replace(targets.one_camera(halves, 3), size=(16, 16))])
     difference = np.abs(again.masks[0].astype(float) - halves.masks[3])
     assert difference.mean() < 4 and halves.masks.shape == (40, 16, 16)
+
+
+def _plate(width, depth, cells=120):
+    """A square plate with a round hollow seen from straight above: normals and depths."""
+    x, y = np.meshgrid(*2 * [np.linspace(-0.5, 0.5, cells + 1)], indexing="ij")
+    z = np.where(np.hypot(x, y) < width / 2, -depth, 0.0)
+    number = np.arange(x.size).reshape(x.shape)
+    a, b, c, d = (n.ravel() for n in (number[:-1, :-1], number[1:, :-1], number[:-1, 1:], number[1:, 1:]))
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([c, b, d], 1)]).astype(np.int32)
+    vertices = jnp.asarray(np.stack([x, y, z], -1).reshape(-1, 3), jnp.float32)
+    camera = targets._camera(np.asarray([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 2.3], [0, 0, 0, 1]]), 256)
+    opposite = jnp.asarray(connectivity.opposite_vertices(faces))
+    normals = fit.shape_image(vertices, jnp.asarray(faces), opposite, camera)[1]
+    depths = rasterize_mesh(vertices, jnp.asarray(faces), camera, antialias=False).depth
+    return np.asarray(normals, np.float64), np.asarray(depths, np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [0.18, 0.36])
+def test_a_floor_beneath_an_overhang_sinks_if_depths_weigh_more_than_normals_over_the_width(width):
+    """The truth shows no wall there; that of a floor on its way down costs normals before depths have gained much."""
+    flat, deep = _plate(width, 0.0), _plate(1.9, 0.3)[1]
+    hollow = np.abs(_plate(width, 0.001)[1] - flat[1]) > 5e-4
+    errors = []
+    for depth in (0.0, 0.005):
+        normals, depths = _plate(width, depth)
+        errors.append((np.abs(normals - flat[0]).mean(), np.abs(depths - np.where(hollow, deep, flat[1])).mean()))
+    (normals_before, depths_before), (normals_after, depths_after) = errors
+    needed = (normals_after - normals_before) / (depths_before - depths_after)
+    assert needed * width == pytest.approx(0.95, abs=0.1)
+    assert ShapeConfig().depth / ShapeConfig().normal > 1.5 * needed, "the default opens it"
 
 
 @pytest.mark.slow

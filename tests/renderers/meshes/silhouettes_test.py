@@ -1,5 +1,7 @@
 """Outlines: areas and gradients against exact polygon clipping, occlusion, and poses found from masks alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 import trimesh
 
-from renderers.cameras.camera import Camera, project
+from renderers.cameras.camera import Camera, project, stack_cameras
 from renderers.cameras.trajectories import look_at
 from renderers.meshes import connectivity
 from renderers.meshes.rasterize import rasterize_mesh
@@ -274,34 +276,64 @@ def test_silhouettes_of_a_cube_are_its_hull(center, count):
     assert int(jnp.sum(edges)) == count
 
 
+@functools.cache
+def sphere():
+    """Corners of a unit sphere of 320 faces, its faces, and the vertices across their edges."""
+    ball = trimesh.creation.icosphere(2)
+    opposite = connectivity.opposite_vertices(np.asarray(ball.faces))
+    return np.float32(ball.vertices), np.int32(ball.faces), opposite
+
+
+def sphere_masks(state, cameras):
+    """Masks of the sphere with centre state[:3] and radius exp(state[3])."""
+    points, faces, opposite = map(jnp.asarray, sphere())
+    vertices = jnp.exp(state[3]) * points + state[None, :3]
+    return jax.lax.map(lambda camera: rasterize_mesh(vertices, faces, camera, opposite=opposite).mask, cameras)
+
+
+@jax.jit
+def descended(cameras, truth, start, free):
+    """What Adam makes of a start, given the masks of the truth; `free` is 1 for the numbers that are not known."""
+    adam = optax.adam(optax.cosine_decay_schedule(0.1, 120))
+    target = sphere_masks(truth, cameras)
+
+    def step(_, carried):
+        state, moments = carried
+        gradient = jax.grad(lambda state: jnp.sum((sphere_masks(state, cameras) - target) ** 2))(state)
+        updates, moments = adam.update(gradient, moments)
+        return state + free * updates, moments
+
+    return jax.lax.fori_loop(0, 120, step, (start, adam.init(start)))[0]
+
+
+def cameras_from(eyes, target, focal):
+    poses = [look_at(jnp.asarray(eye, jnp.float32), jnp.asarray(target, jnp.float32)) for eye in eyes]
+    return stack_cameras([Camera(pose, jnp.full(2, focal), jnp.asarray([18.0, 16.0]), (32, 36)) for pose in poses])
+
+
 def test_a_sphere_is_found_from_its_masks_alone():
     """Centre and radius to less than 1% by plain descent, from half the radius and a centre farther off than that."""
-    ball = trimesh.creation.icosphere(2)
-    points, faces = jnp.asarray(ball.vertices, jnp.float32), jnp.asarray(ball.faces, jnp.int32)
-    opposite = jnp.asarray(connectivity.opposite_vertices(np.asarray(faces)))
-    # one view says little of depth: a small sphere near by has the mask of a large one far away
-    eyes = jnp.asarray([[0.4, 0.8, 3.6], [3.7, -0.3, -0.2]])
-    cameras = [
-        Camera(look_at(eye, jnp.zeros(3)), jnp.full(2, 40.0), jnp.asarray([18.0, 16.0]), (32, 36)) for eye in eyes
-    ]
-
-    def masks(state):
-        vertices = jnp.exp(state[3]) * points + state[None, :3]
-        return jnp.stack([rasterize_mesh(vertices, faces, camera, opposite=opposite).mask for camera in cameras])
-
+    cameras = cameras_from([(0.4, 0.8, 3.6), (3.7, -0.3, -0.2)], (0, 0, 0), 40.0)
     truth = jnp.asarray([0.25, -0.2, 0.15, np.log(0.8)], jnp.float32)
-    target = jax.jit(masks)(truth)
-    adam = optax.adam(optax.cosine_decay_schedule(0.08, 90))
+    found = descended(cameras, truth, jnp.asarray([-0.35, 0.3, -0.35, np.log(0.4)], jnp.float32), jnp.ones(4))
+    assert float(jnp.linalg.norm(found[:3] - truth[:3])) < 0.01 * 0.8
+    assert float(jnp.exp(found[3] - truth[3])) == pytest.approx(1.0, abs=0.01)
 
-    @jax.jit
-    def step(state, moments):
-        gradient = jax.grad(lambda state: jnp.sum((masks(state) - target) ** 2))(state)
-        updates, moments = adam.update(gradient, moments)
-        return state + updates, moments
 
-    state = jnp.asarray([-0.35, 0.3, -0.35, np.log(0.4)], jnp.float32)
-    moments = adam.init(state)
-    for _ in range(90):
-        state, moments = step(state, moments)
-    assert float(jnp.linalg.norm(state[:3] - truth[:3])) < 0.01 * 0.8
-    assert float(jnp.exp(state[3] - truth[3])) == pytest.approx(1.0, abs=0.01)
+def test_a_single_mask_gives_a_sphere_up_to_the_one_number_that_it_does_not_hold():
+    """Off the axis of a wide lens. A mask fixes the cone around the sphere: centre and radius scale together."""
+    cameras = cameras_from([(0, 0, 0)] * 2, (0, 0, 9), 18.0)  # one, twice: the program of the test above
+    truth = jnp.asarray([1.3, -0.9, 3.0, np.log(0.8)], jnp.float32)
+    start = jnp.asarray([0.6, -0.2, 3.9, np.log(0.6)], jnp.float32)
+    # with its size known, the centre, depth included
+    placed = descended(cameras, truth, start.at[3].set(truth[3]), jnp.asarray([1.0, 1.0, 1.0, 0.0]))
+    assert float(jnp.linalg.norm(placed[:3] - truth[:3])) < 0.01 * 0.8
+    # with nothing known, the direction and the angular radius: the size, once the distance is known
+    found = descended(cameras, truth, start, jnp.ones(4))
+    distances = jnp.linalg.norm(found[:3]), jnp.linalg.norm(truth[:3])
+    np.testing.assert_allclose(found[:3] / distances[0], truth[:3] / distances[1], atol=2e-3)
+    assert float(jnp.exp(found[3]) * distances[1] / distances[0]) == pytest.approx(0.8, rel=5e-3)
+    # and no more than that, by any method
+    larger = truth.at[:3].multiply(1.5).at[3].add(np.log(1.5))
+    masks = jax.jit(sphere_masks)
+    np.testing.assert_allclose(masks(larger, cameras), masks(truth, cameras), atol=1e-5)

@@ -17,6 +17,7 @@ LENSES = {
     "orthographic": ("orthographic", (7.3, 7.7), None),
     "brown": ("pinhole", (22.0, 23.5), (-0.15, 0.03, 0.002, -0.001, 0.01, 0.02, -0.01, 0.004)),
     "fisheye": ("fisheye", (20.0, 21.0), (0.03, -0.01, 0.004, -0.002)),
+    "equidistant": ("fisheye", (20.0, 21.0), None),
 }
 
 

@@ -65,16 +65,20 @@ def _compiled(backend, levels):
     return jax.jit(evaluate)
 
 
-@functools.cache
-def _evaluated(backend, dtype, levels, width):
-    """Under x64, as a float32 form must not widen there either."""
+def inputs(levels, width):
+    """Points, table, cotangents of the features, and directions for the points and the table."""
     rng = np.random.default_rng(1)
     at = points(levels)
     table = rng.normal(size=(levels.num_rows, width)).astype(np.float32)
     g = rng.normal(size=(len(at), levels.num_levels * width)).astype(np.float32)
-    directions = rng.normal(size=at.shape).astype(np.float32), rng.normal(size=table.shape).astype(np.float32)
+    return at, table, g, (rng.normal(size=at.shape).astype(np.float32), rng.normal(size=table.shape).astype(np.float32))
+
+
+@functools.cache
+def _evaluated(backend, dtype, levels, width):
+    """Under x64, as a float32 form must not widen there either."""
     with jax.enable_x64(True):
-        arrays = jax.tree.map(lambda array: jnp.asarray(array, dtype), (at, table, g, directions))
+        arrays = jax.tree.map(lambda array: jnp.asarray(array, dtype), inputs(levels, width))
         found = _compiled(backend, levels)(*arrays)
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
         return jax.tree.map(np.asarray, found)
@@ -124,6 +128,45 @@ def test_the_cpu_result_does_not_depend_on_how_the_work_is_shared():
         np.testing.assert_array_equal(table, tables[0])
     expected = jax.vjp(lambda t: hash_encode(jnp.asarray(at.T), t, levels, backend="xla"), tables[0].reshape(-1, 2))
     np.testing.assert_allclose(tables[0].reshape(-1, 2), expected[1](jnp.asarray(g))[0], atol=2e-5)
+
+
+def is_feature_by_feature(module) -> bool:
+    """Whether the sums of a module like `cpu` treat each of three features as if it were alone."""
+    levels = hash_levels(2, 4, 9, 6)
+    rng = np.random.default_rng(3)
+    at, along = rng.uniform(0, 1, (2, 3, 16)).astype(np.float32)
+    table, g = (rng.normal(size=(rows, 2, 3)).astype(np.float32) for rows in (levels.num_rows, 16))
+    table = table[:, 0]
+    rows = zip(levels.resolutions, levels.offsets, levels.sizes, levels.dense, strict=True)
+    columns = np.array([[*resolution, *rest] for resolution, *rest in rows], np.int32)
+
+    def sums(table, g):
+        table, g = np.ascontiguousarray(table), np.ascontiguousarray(g)
+        features, rows, slopes = np.empty(g.size, np.float32), np.empty(table.size, np.float32), np.empty_like(at)
+        shaped = features.reshape(16, -1)
+        module.gather(at, table.ravel(), columns, along, np.int32(1), shaped)
+        module.scatter(at, g.reshape(16, -1), columns, along, np.int32(1), rows)
+        module.contract(at, table.ravel(), g.reshape(16, -1), columns, along, np.int32(1), slopes)
+        return features.reshape(g.shape), rows.reshape(table.shape), slopes
+
+    together = sums(table, g)
+    alone = [sums(table[:, k : k + 1], g[..., k : k + 1]) for k in range(3)]
+    pair = sums(table[:, :2], g[..., :2])  # has code of its own
+    return all(
+        np.allclose(one, truth, rtol=1e-4, atol=1e-4)
+        for k in range(2)
+        for one, truth in (
+            (together[k], np.concatenate([part[k] for part in alone], -1)),
+            (pair[k], together[k][..., :2]),
+        )
+    ) and np.allclose(together[2], sum(part[2] for part in alone), rtol=1e-4, atol=1e-3)
+
+
+def test_the_cpu_result_of_each_feature_does_not_depend_on_how_many_there_are():
+    pytest.importorskip("numba")
+    from renderers.kernels.hash_encode import cpu
+
+    assert is_feature_by_feature(cpu)
 
 
 @pytest.mark.parametrize(
