@@ -143,14 +143,15 @@ def caption(description: Description, wording: int = 0) -> str:
 
 def words_of(text: str) -> list[str]:
     """The words of a prompt as captions spell them: lower case, no punctuation, known synonyms replaced."""
-    return [SYNONYMS.get(word, word) for word in re.findall(r"[^\W_]+", text.lower())]
+    words: list[str] = re.findall(r"[^\W_]+", text.lower())
+    return [SYNONYMS.get(word, word) for word in words]
 
 
 def nearest_words(word: str) -> list[str]:
     """Words of captions that are spelt like one that is not among them, the likeliest first."""
     candidates = [*vocabulary()[2:], *SYNONYMS]
     near = difflib.get_close_matches(word, candidates, n=3, cutoff=0.6)
-    return list(dict.fromkeys(str(SYNONYMS.get(other, other)) for other in near))
+    return list(dict.fromkeys(SYNONYMS.get(other, other) for other in near))
 
 
 def parse(text: str) -> Description:
