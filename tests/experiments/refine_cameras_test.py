@@ -55,6 +55,7 @@ def finished(capture, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_numbers_and_report(finished):
     numbers = json.loads((finished / "metrics.json").read_text())
     assert numbers["views"] == 3 and numbers["seconds"] > 0 and numbers["steps"] > 6

@@ -33,6 +33,7 @@ def cube(color):
     )
 
 
+@pytest.mark.slow
 def test_results_hold_the_asset(tmp_path):
     asset = results.Asset(mesh=cube([1.0, 0.0, 0.0]), numbers={"agreement": 0.5}, notes=("a <remark>",))
     config = TextTo3dConfig(prompt="a red <box>", turntable_frames=3, turntable_size=32)

@@ -67,6 +67,7 @@ def test_without_guidance_the_estimates_are_the_conditional_ones(draw):
     np.testing.assert_allclose(draw(guidance=None), draw(guidance=1.0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_of_a_known_view_colour_and_coverage_are_used_and_nothing_else(draw):
     given = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, size=(2, 8, 8, 8)), jnp.float32)
     rings = draw(given=given)

@@ -52,6 +52,7 @@ def _trained(state, objects, start, stop):
     return state, metrics
 
 
+@pytest.mark.slow
 def test_answers_are_the_exact_distances_and_colours(objects, examples):
     for row, assembly in enumerate(data.on_host(0, "train", NUMBERS)):
         points = np.asarray(examples.points[row], np.float64)
@@ -68,6 +69,7 @@ def test_answers_are_the_exact_distances_and_colours(objects, examples):
     np.testing.assert_array_equal(examples.colored, np.abs(examples.distances) < 0.03)
 
 
+@pytest.mark.slow
 def test_shown_views_are_photographs_subsets_and_whole_rings():
     settings = ExampleSettings(photographs=0.5, subsets=0.2, lit=1.0, disturbed=0.0)
     clean = jnp.zeros((512, 4, 1, 1, 8)).at[..., :3].set(0.2).at[..., 5].set(-1.0).at[..., 7].set(1.0)

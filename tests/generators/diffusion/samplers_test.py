@@ -100,6 +100,7 @@ def test_ddim_is_exact_for_one_point_between_any_levels():
         np.testing.assert_allclose(z, alpha_after * 0.7 + sigma_after * (1.3 - alpha * 0.7) / sigma, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ddim_is_eulers_method_in_the_noise_level_and_of_flow_matching():
     with jax.enable_x64(True):
         times, denoise = jnp.linspace(0.9, 0.2, 5), jax.jit(Mixture().denoiser(Cosine()))

@@ -171,6 +171,7 @@ def test_time_of_log_snr_has_the_derivatives_of_the_inverse_function():
         np.testing.assert_allclose(by_shift, -(2 / np.pi) * tangent / 2 / (1 + tangent**2), rtol=1e-9)
 
 
+@pytest.mark.slow
 @tables
 def test_timestep_of_log_snr_is_the_nearest(table):
     t = jnp.array([0, 1, 500, table.count - 1])

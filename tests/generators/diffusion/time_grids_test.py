@@ -41,6 +41,7 @@ def test_karras_times_have_their_levels_or_the_schedules_last():
     assert jax.jit(lambda: time_grids.karras_times(LinearRate(), 4, most=1000.0))()[0] == 1
 
 
+@pytest.mark.slow
 def test_karras_timesteps_span_the_table():
     table = schedules.scaled_linear()
     timesteps = time_grids.karras_timesteps(table, 20)

@@ -96,6 +96,7 @@ def test_inversion_tends_to_the_trajectory_of_a_normal_distribution_with_order_o
     assert errors[-1] < 0.06 and np.all(orders > 0.8) and np.all(orders < 1.5), (errors, orders)
 
 
+@pytest.mark.slow
 def test_offset_noise_is_constant_over_a_channel():
     """With t = delta and predictions of no noise, the clean estimate is the render with timestep 0's noise on it."""
     latents = jnp.zeros((4, 3, 3, 2))
@@ -146,6 +147,7 @@ def test_fresh_noise_leaves_the_variance_of_inferred_noise():
         np.testing.assert_allclose(np.var(aux.noise), 1.0, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_steps_that_nobody_needs_are_not_computed():
     """Small timesteps take one or two of the five strides; the others must cost nothing."""
     calls = []

@@ -50,6 +50,7 @@ def test_the_mean_is_that_of_bayes_rule(sigma, size):
         np.testing.assert_allclose(found, mean, atol=2e-6 + atol * np.ptp(images, axis=0).max())
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_batch_has_its_own_level():
     images = smooth_images(5)
     t = jnp.array([30, 400, 970])

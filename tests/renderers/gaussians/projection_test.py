@@ -67,6 +67,7 @@ def _inside(pixels):
     return ((pixels > 0) & (pixels < np.asarray(scenes.SIZE)[::-1])).all(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_centres_and_covariances_are_the_cameras_mapping_to_first_order(model):
     arrays, camera = _splats(), _camera(model)
@@ -133,6 +134,7 @@ def test_extents_end_where_alpha_falls_below_the_threshold():
         np.testing.assert_array_equal(seen.radii[i], np.ceil(seen.extents[i]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_antialias_keeps_the_integral_of_opacity(model):
     """Blurring spreads a Gaussian over sqrt(det(cov + blur) / det(cov)) times the area; opacity makes up for it."""

@@ -116,6 +116,7 @@ def test_updates_of_some_cells_ask_half_of_them_among_the_occupied_and_are_repea
     assert np.isfinite(occupancy.update_some(jax.random.key(0), empty, density, 8, threshold=0.5).density).all()
 
 
+@pytest.mark.slow
 def test_no_cell_that_a_camera_sees_is_lost_and_others_stay_empty_for_good():
     grid = occupancy.full_grid(BOX, resolution=16, levels=2)
     cameras = [

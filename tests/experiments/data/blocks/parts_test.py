@@ -60,6 +60,7 @@ def test_markers_are_on_their_side():
             assert {parts.part_of_solid(parse(f"a {family}"))[k] for k in marker.solids} == {marker.part}
 
 
+@pytest.mark.slow
 def test_markers_are_seen_from_their_side():
     cameras: Camera = rendering.ring_cameras(0.0, 0.1, views=8, size=24)
     for text in ("a white snowman with an orange nose", "a red house with a blue roof", "a red mug with a blue handle"):

@@ -133,6 +133,7 @@ def _small():
     return scene, tuple(scene[name] for name in INPUTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_masked_pixels_do_not_move_and_the_others_do_as_before(backend):
     scene, inputs = _small()

@@ -143,6 +143,7 @@ def kernel_calls():
 LATE = pltpu.InterpretParams(dma_execution_mode="on_wait", uninitialized_memory="nan", detect_races=True)
 
 
+@pytest.mark.slow
 def test_copies_are_waited_for_and_touch_nothing_in_use(capfd):
     forward, backward = kernel_calls()
     image = forward(interpret=True)

@@ -132,6 +132,7 @@ def test_agrees_with_the_reference(row, name):
     assert_agrees(row, evaluate(row.backend, row.dtype, scene, cotangents), expected, safe, scene)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "channels"), [(ROWS[1], 16), (ROWS[2], 16), (ROWS[2], 1)], ids=str)
 def test_any_number_of_channels(row, channels):
     size = (17, 33)  # one pixel more than a tile, both ways
@@ -157,6 +158,7 @@ def test_named_shapes_agree_between_backends(name):
         assert abs(float((ours - theirs).mean())) < 1e-6
 
 
+@pytest.mark.slow
 def test_outside_a_trace_the_capacity_is_counted():
     scene = {name: jnp.asarray(array) for name, array in scenes.random_scene(n=400).items()}
     rectangles = api.tile_rectangles(scene["means2d"], scene["radii"], scenes.SIZE)
