@@ -90,7 +90,7 @@ def write_asset(
         *([report.Section(title="Notes", text="\n\n".join(asset.notes))] if asset.notes else []),
     ]
     report.write_report(folder / "report.html", title=title, summary=summary, sections=sections)
-    metrics.write_final(folder, final)
+    metrics.write_final(folder, summary)
     return final
 
 
