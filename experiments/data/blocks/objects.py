@@ -1,7 +1,8 @@
 """Descriptions to objects: proportions within a class are drawn at random, what the description says is kept.
 
-Built in units in which the largest object measures two, then scaled: every object fits the cube of side 0.95 about the
-origin, standing things and families fill 0.86 to 0.94 of a metre.
+Built in units in which the largest object measures two, then scaled: objects of several solids fit the cube of side
+0.95 about the origin, standing things and families fill 0.86 to 0.94 of a metre; a single large tall solid may reach
+0.6 metres from the origin, which the canonical cameras still see.
 """
 
 import dataclasses
