@@ -2,8 +2,8 @@
 
 Each solid is a rectangle with rounded corners in its own x z plane, solid or a shell, extruded along its own y with
 rounded edges and narrowing on the way up. Distances are exact for solids that do not narrow, lower bounds beside the
-apex of those that do. The Lipschitz constant is 1, but above the rim of solids that narrow: up to 1.2 for cones, 1.4 for
-flat roofs.
+apex of those that do. The Lipschitz constant is 1, but above the rim of solids that narrow: up to 1.2 for cones, 1.4
+for flat roofs.
 """
 
 import dataclasses
