@@ -1,8 +1,8 @@
 """Descriptions to objects: proportions within a class are drawn at random, what the description says is kept.
 
-Built in units in which the largest object measures two, then scaled: objects of several solids fit the cube of side
-0.95 about the origin, standing things and families fill 0.86 to 0.94 of a metre; a single large tall solid may reach
-0.6 metres from the origin, which the canonical cameras still see.
+Built in units in which the largest object measures two, then scaled: all fit the cube of side 0.95 metres about the
+origin. Towers and families fill 0.86 to 0.94 of a metre; singles and pairs keep their size where they fit, so that size
+words mean something.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from experiments.data.blocks.solids import SOLID, Assembly
 
 _SIZES = {"small": 0.72, "": 1.0, "large": 1.35}
 _UNIT = 0.5  # metres
+_LARGEST = 0.95  # units from the middle to a face of the box about an object
 _AS_IS = np.eye(3)
 _UP_TO_FRONT = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _UP_TO_RIGHT = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -54,7 +55,8 @@ def build(description: Description, rng: np.random.Generator) -> Assembly:
     if description.kind == "single":
         part = description.parts[0]
         radius = 0.58 * _SIZES[part.size] * rng.uniform(0.95, 1.05)
-        return _assembled([_shape(part, radius, rng)], 1.0)
+        solid = _shape(part, radius, rng)
+        return _assembled([solid], min(1.0, _LARGEST / np.max(solid.reach)))
     if description.kind == "pair":
         solids, most = _pair(description, rng), 1.25  # so that size words keep their meaning
     elif description.kind == "tower":
@@ -196,7 +198,7 @@ def _mug(first, second, rng):
     wall = _Solid(center=(0, 0, 0), half=(r, h, r), color=first, corner=r, shell=0.05)
     floor = _Solid(center=(0, 0.06 - h, 0), half=(r, 0.06, r), color=first, corner=r)
     handle = _Solid(
-        center=(r + 0.08, 0, 0), half=(m, 0.07, m), color=second, corner=m, edge=0.07, shell=0.07, turn=_UP_TO_FRONT
+        center=(r + m - 0.09, 0, 0), half=(m, 0.07, m), color=second, corner=m, edge=0.07, shell=0.07, turn=_UP_TO_FRONT
     )
     return [wall, floor, handle]
 

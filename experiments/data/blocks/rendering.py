@@ -26,7 +26,7 @@ ELEVATION = math.radians(15.0)  # of the canonical ring
 DEPTH_RANGE = 0.7  # half of it, metres; no object reaches further from the origin by more
 CHANNELS = 8
 _REACH = 0.85  # radius of the ball about the origin in which rays are traced
-_HIT = 0.006  # metres from the surface that count as on it
+_HIT = 0.002  # metres from the surface that count as on it; silhouettes are 0.6% too large with it, 2% with 0.006
 
 
 @jax.tree_util.register_dataclass

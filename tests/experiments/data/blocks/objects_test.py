@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.data.blocks import geometry, objects
-from experiments.data.blocks.descriptions import COLORS, FAMILIES, RELATIONS, SHAPES, parse
+from experiments.data.blocks.descriptions import COLORS, FAMILIES, RELATIONS, SHAPES, STRETCHED, parse
 from experiments.data.blocks.solids import Assembly
 
 _SEEDS = 40
@@ -78,6 +78,23 @@ def test_families_fill_the_cube_and_stand_upright():
             box = geometry.bounds(built(f"a red {family}", seed))
             assert 0.859 < np.ptp(box, axis=0).max() < 0.941
             np.testing.assert_allclose(box.mean(axis=0), 0.0, atol=1e-6)
+
+
+def test_singles_fit_the_cube():
+    for shape in SHAPES:
+        for size in ("small ", "", "large "):
+            for aspect in ("", "flat ", "tall ") if shape in STRETCHED else ("",):
+                for seed in range(5):
+                    box = geometry.bounds(built(f"a {size}{aspect}red {shape}", seed))
+                    assert np.abs(box).max() <= 0.475 + 1e-6
+
+
+def test_the_handle_ends_in_the_wall_of_the_mug():
+    for seed in range(10):
+        mug = built("a red mug with a blue handle", seed)
+        alone = Assembly(**{name: leaf[2:3] for name, leaf in vars(mug).items()})
+        inside = mug.half_sizes[0, 0] - 2 * mug.half_shells[0]
+        assert geometry.bounds(alone)[0, 0] > mug.centers[0, 0] + inside
 
 
 @pytest.mark.parametrize(
