@@ -102,9 +102,18 @@ def name_of(file: pathlib.Path) -> str:
     return " ".join(words)
 
 
-def new_words(objects: Sequence[NamedMesh], known: Sequence[str]) -> tuple[str, ...]:
+def captions_of(folder: str) -> list[str]:
+    """What the files of a folder are called; none is opened.
+
+    Raises:
+      InputError: as `read_folder`, for the folder and the names.
+    """
+    return [_with_article(name_of(file)) for file in mesh_files(folder)]
+
+
+def new_words(captions: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Words of captions that a vocabulary lacks, sorted: what is to be appended to it."""
-    said = {word for one in objects for word in words_of(one.caption)}
+    said = {word for caption in captions for word in words_of(caption)}
     return tuple(sorted(said.difference(known)))
 
 

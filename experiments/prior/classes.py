@@ -91,7 +91,7 @@ def hard_negatives(description: Description) -> Iterator[tuple[Aspect, Descripti
     every other shape of each part. Families: swapped colours, every other family. Singles: every other shape.
     """
     for aspect, other in _varied(description):
-        if not _may_agree(description, other):
+        if not may_agree(description, other):
             yield aspect, other
 
 
@@ -118,15 +118,15 @@ def _varied(description: Description) -> Iterator[tuple[Aspect, Description]]:
             yield "shape", Description((*parts[:i], other, *parts[i + 1 :]), relation)
 
 
-def _may_agree(a: Description, b: Description) -> bool:
+def may_agree(a: Description, b: Description) -> bool:
     """Whether one object can satisfy both: the same relation, and no part of which they say different things."""
     a, b = _from_one_side(a), _from_one_side(b)
     if a.relation != b.relation or len(a.parts) != len(b.parts):
         return False
-    return all(_parts_may_agree(p, q) for p, q in zip(a.parts, b.parts, strict=True))
+    return all(_partsmay_agree(p, q) for p, q in zip(a.parts, b.parts, strict=True))
 
 
-def _parts_may_agree(p: Part, q: Part) -> bool:
+def _partsmay_agree(p: Part, q: Part) -> bool:
     same_form = (p.shape, p.size, p.aspect) == (q.shape, q.size, q.aspect)
     return same_form and (p.color == q.color or not p.color or not q.color)
 

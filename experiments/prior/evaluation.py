@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -14,7 +14,8 @@ from experiments import keys, progress
 from experiments.data import blockworld
 from experiments.data.blocks import rendering
 from experiments.data.blocks.descriptions import Description, Split, parse, words_of
-from experiments.prior import classes, evaluation_results, model, rings, sampling, scores
+from experiments.evaluation import attributes, consistency
+from experiments.prior import classes, evaluation_results, rings, sampling, scores
 from experiments.prior.classes import ClassRenders, as_channels
 from experiments.prior.evaluation_settings import EvaluatePriorConfig
 from experiments.prior.weights import Prior, load_prior
@@ -41,7 +42,7 @@ FIXED_PROMPTS = (
     "a green tree with an orange trunk",
     "a pink car with black wheels",
 )
-_NEAREST, _RETRIEVED = 48, 16  # renders of a class, for its nearest one and to tell it from others
+_NEAREST = 48  # renders of a class, for the one nearest to a sample
 _AT_ONCE = 16  # captions sampled in one call
 
 
@@ -132,33 +133,30 @@ def evaluate(
       go_on: asked before each caption; the first False ends the set with those that are done.
     """
     sampled = sample(prior, [prompt.text for prompt in prompts], f"scores {name}", config)
-    poses = _poses()
     model_rows, exact_rows = [], []
     with progress.Progress(len(prompts), description=name) as bar:
         for i, (prompt, ring) in enumerate(zip(prompts, sampled, strict=True)):
             if not go_on():
                 break
             exact = as_channels(renders.render(prompt.description, 1, "exact"))[0]
-            rows = measure([ring, exact], prompt.description, renders, poses)
+            rows = measure([ring, exact], prompt.description, renders)
             model_rows.append(rows[0])
             exact_rows.append(rows[1])
             bar.update(i + 1)
     done = len(model_rows)
-    apart = prompts[: min(config.apart, done)]
-    samples = [sample(prior, [p.text for p in apart], f"scores {name} {v}", config)[:, v] for v in range(4) if apart]
-    mixed = [_consistency(ring, poses) for ring in (np.stack(samples, axis=1) if apart else ())]
+    texts = [prompt.text for prompt in prompts[: min(config.apart, done)]]
+    mixed = [consistency_of(ring) for ring in (one_by_one(prior, texts, f"scores {name}", config) if texts else ())]
     return Scored(
         name=name, prompts=prompts[:done], sampled=sampled[:done], model=model_rows, exact=exact_rows, apart=mixed
     )
 
 
-def measure(
-    given: Sequence[scores.Ring], description: Description, renders: ClassRenders, poses: scores.Poses
-) -> list[dict[str, Any]]:
-    """All measures of rings of one caption; see `scores`."""
+def measure(given: Sequence[scores.Ring], description: Description, renders: ClassRenders) -> list[dict[str, Any]]:
+    """All measures of canonical rings of one caption; see `scores`."""
     own = as_channels(renders(description, _NEAREST))
+    told = attributes.told_apart(given, description, classes.hard_negatives(description), renders)
     rows = []
-    for ring in given:
+    for ring, right in zip(given, told, strict=True):
         present, share = scores.named_colors(ring, description)
         nearest = scores.nearest_render(ring, own)
         rows.append(
@@ -168,23 +166,44 @@ def measure(
                 "psnr": nearest.psnr,
                 "alpha_iou": nearest.alpha_iou,
                 "normal_degrees": nearest.normal_degrees,
-                **_consistency(ring, poses),
-                **dict.fromkeys(("relation", "binding", "shape"), None),
+                **consistency_of(ring),
+                **{aspect: right.get(aspect) for aspect in ("relation", "binding", "shape")},
+                "all": all(right.values()) if right else None,
             }
         )
-    distances = [scores.class_distance(ring, own[:_RETRIEVED]) for ring in given]
-    for aspect, other in classes.hard_negatives(description):
-        wrong = as_channels(renders(other, _RETRIEVED))
-        for ring, row, distance in zip(given, rows, distances, strict=True):
-            nearer = distance < scores.class_distance(ring, wrong)
-            row[aspect] = nearer and row[aspect] is not False
-    for row in rows:
-        asked = [row[aspect] for aspect in ("relation", "binding", "shape") if row[aspect] is not None]
-        row["all"] = all(asked) if asked else None
     return rows
 
 
-def sample(prior: Prior, captions: Sequence[str], stream: str, config: EvaluatePriorConfig) -> np.ndarray:
+def consistency_of(ring: scores.Ring) -> dict[str, float]:
+    """Whether the views of a canonical ring show one object; see `experiments.evaluation.consistency`."""
+    poses = consistency.canonical_poses()
+    return {
+        "hull_iou": consistency.hull_iou(ring, poses),
+        "depth_agreement": consistency.depth_agreement(ring, poses),
+        "reprojection_psnr": consistency.reprojection(ring, poses).psnr,
+    }
+
+
+class Sampling(Protocol):
+    """Settings of samples: those of the run."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Of denoising."""
+        ...
+
+    @property
+    def guidance(self) -> float | None:
+        """Scale of the caption over none."""
+        ...
+
+
+def sample(prior: Prior, captions: Sequence[str], stream: str, config: Sampling) -> Float[np.ndarray, "n 4 h w 8"]:
     """One ring for each caption from the canonical cameras, in calls of one size."""
     read = rings.tokenizer()
     words = np.stack([read.encode(words_of(caption)) for caption in captions])
@@ -194,6 +213,16 @@ def sample(prior: Prior, captions: Sequence[str], stream: str, config: EvaluateP
         key = keys.key(config.seed, stream, start)
         found.append(_sampled(prior, key, words[rows], config.steps, config.guidance))
     return np.concatenate(found)[: len(words)]
+
+
+def one_by_one(prior: Prior, captions: Sequence[str], stream: str, config: Sampling) -> Float[np.ndarray, "n 4 h w 8"]:
+    """Rings whose views know nothing of each other: each comes from a sample of its own, of the same caption.
+
+    The baseline of the joint model. Views of a network that only ever sees one would be worse each: this one is told
+    what such views look like in company, so that nothing but their agreement is lost.
+    """
+    apart = [sample(prior, captions, f"{stream} {view}", config)[:, view] for view in range(4)]
+    return np.stack(apart, axis=1)
 
 
 def seconds_per_sample(prior: Prior, *, steps: int, guidance: float) -> float:
@@ -207,7 +236,7 @@ def seconds_per_sample(prior: Prior, *, steps: int, guidance: float) -> float:
     return float(np.median(spent[1:]))
 
 
-def _sampled(prior: Prior, key, words: np.ndarray, steps: int, guidance: float) -> np.ndarray:
+def _sampled(prior: Prior, key, words: np.ndarray, steps: int, guidance: float | None) -> np.ndarray:
     count = len(words)
     azimuths, elevations = np.zeros(count, np.float32), np.full(count, rendering.ELEVATION, np.float32)
     found = sampling.sample_rings(
@@ -222,15 +251,3 @@ def _sampled(prior: Prior, key, words: np.ndarray, steps: int, guidance: float) 
         guidance=guidance,
     )
     return np.asarray(found)
-
-
-def _consistency(ring: scores.Ring, poses: scores.Poses) -> dict[str, float]:
-    return {
-        "hull_iou": scores.hull_iou(ring, poses),
-        "depth_agreement": scores.depth_agreement(ring, poses),
-        "reprojection_error": scores.reprojection_error(ring, poses),
-    }
-
-
-def _poses() -> scores.Poses:
-    return np.asarray(model.poses(np.zeros(1, np.float32), np.full(1, rendering.ELEVATION, np.float32)))[0]

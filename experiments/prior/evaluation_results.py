@@ -31,14 +31,12 @@ _MOST_SHOWN = 48
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of measures over captions, each over those that it applies to; the reprojection error as a PSNR."""
+    """Means of measures over captions, each over those that it applies to."""
     named: dict[str, float] = {}
-    for column in _COLUMNS:
-        name = "reprojection_error" if column == "reprojection_psnr" else column
+    for name in _COLUMNS:
         values = [float(row[name]) for row in rows if row.get(name) is not None and math.isfinite(row[name])]
         if values:
-            mean = float(np.mean(values))
-            named[column] = -10 * math.log10(max(mean, 1e-10)) if column == "reprojection_psnr" else mean
+            named[name] = float(np.mean(values))
     return named
 
 
@@ -79,7 +77,7 @@ def write(
         "prior": {"about": prior.about, "settings": vars(prior.settings), "diffusion": vars(prior.diffusion)},
         **speed,
         "seed": config.seed,
-        "rows": rows,
+        "sets": {each.name: _set_summaries(each) for each in scored},
         "kinds": kinds,
         "captions": {each.name: [*map(_caption_row, each.prompts, each.model)] for each in scored},
     }
@@ -108,6 +106,11 @@ def text_table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 5 else f"{value:.2f}"
+
+
+def _set_summaries(scored) -> dict[str, Any]:
+    named = {"model": scored.model, "exact": scored.exact, "one_by_one": scored.apart}
+    return {"captions": len(scored.prompts), **{name: summary(rows) for name, rows in named.items()}}
 
 
 def _by_kind(scored) -> dict[str, dict[str, float]]:

@@ -5,12 +5,13 @@ import pathlib
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import keys, media, progress, runtime, train_loop
+from experiments.data import named_meshes
 from experiments.data.blocks import rendering
 from experiments.data.blocks.descriptions import words_of
 from experiments.errors import InputError
+from experiments.placement import Placement, local
 from experiments.prior import model, results, rings, sampling, training
 from experiments.prior.pictures import contact_sheet
 from experiments.prior.settings import MultiviewConfig
@@ -46,22 +47,26 @@ class Fit:
 
     Raises:
       InputError: sizes of the network do not fit each other, the batch does not divide over the devices, or the network
-        of `--init` is another one.
+        of `--init` is another one; the folder of named meshes cannot be used.
     """
 
     def __init__(self, config: MultiviewConfig, stop, *, quiet: bool) -> None:
-        self._config, self._stop, self._quiet = config, stop, quiet
+        guests = None
+        if config.named.folder is not None:
+            guests = rings.Guests(meshes=_read(config.named.folder, quiet), share=config.named.share)
+        self._tokenizer = rings.tokenizer([] if guests is None else [one.caption for one in guests.meshes])
         try:
-            model.network_config(config.model)
+            sized = model.with_words(config.model, len(self._tokenizer.vocabulary))
+            model.network_config(sized)
         except ValueError as error:
             raise InputError(f"--model.*: {error}") from error
-        self._mesh = runtime.data_mesh() if jax.device_count() > 1 else None
-        if self._mesh is not None and config.optimizer.batch % self._mesh.size:
-            raise InputError(
-                f"--optimizer.batch={config.optimizer.batch} does not divide over {self._mesh.size} devices"
-            )
-        self._given = None if config.init is None else _weights_of(config)
-        self._pool = rings.RingPool(config.data, size=config.model.size, batch=config.optimizer.batch, seed=config.seed)
+        config = dataclasses.replace(config, model=sized)
+        self._config, self._stop, self._quiet = config, stop, quiet
+        self._placement = Placement(config.optimizer.batch)
+        self._given = None if config.init is None else _weights_of(config, self._tokenizer.vocabulary)
+        self._pool = rings.RingPool(
+            config.data, size=config.model.size, batch=config.optimizer.batch, seed=config.seed, guests=guests
+        )
         self._validation: rings.Rings | None = None
 
     def __enter__(self) -> "Fit":
@@ -72,25 +77,15 @@ class Fit:
 
     def init(self) -> tuple[training.State, dict]:
         """The fresh state, from the weights of `--init` if there are any; nothing beside it."""
-        return self._everywhere(training.fresh_state(self._config, self._given)), {}
+        return self._placement.everywhere(training.fresh_state(self._config, self._given)), {}
 
     def make_target(self, aux: dict) -> training.State:
         """Shapes of a saved state."""
-        shapes = jax.eval_shape(lambda: training.fresh_state(self._config))
-        if self._mesh is None:
-            return shapes
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+        return self._placement.target(lambda: training.fresh_state(self._config))
 
     def render_pool(self, step: int) -> None:
         """Renders the objects that the next step may draw, with a progress bar; a stop ends it between chunks."""
-        with progress.Progress(self._config.data.pool, description="objects", enabled=not self._quiet) as bar:
-
-            def rendered(done: int, total: int) -> None:
-                self._stop.exit_if_requested()
-                bar.update(self._config.data.pool - total + done)
-
-            self._pool(step, rendered)
+        self._pool.fill(step, self._stop, quiet=self._quiet)
 
     def program(self, folder: pathlib.Path, watchdog: runtime.Watchdog | None = None) -> train_loop.Program:
         """The functions that the loop calls; sample grids go to `previews` in the folder.
@@ -103,16 +98,16 @@ class Fit:
 
         def batch(step):
             with watchdog.paused():
-                return self._batch(step)
+                return self._placement.split(self._pool(step))
 
         def preview(state, step):
-            grid = contact_sheet(self._samples(_local(state).average), PREVIEW_PROMPTS)
+            grid = contact_sheet(self._samples(local(state).average), PREVIEW_PROMPTS)
             if jax.process_index() == 0:
                 (folder / "previews").mkdir(exist_ok=True)
                 media.write_png(folder / "previews" / f"{step:06d}.png", grid)
 
         def evaluate(state, step):
-            return self._errors(_local(state).average)
+            return self._errors(local(state).average)
 
         def step(state, aux, batch, at, fraction):
             return training.update(state, batch, at, fraction, config=self._config)
@@ -121,15 +116,18 @@ class Fit:
 
     def export(self, folder: pathlib.Path, finished: train_loop.Finished) -> None:
         """Averaged weights with their description, the last sample grid, errors, report and final numbers."""
-        config, average = self._config, _local(finished.state).average
+        config, average = self._config, local(finished.state).average
         grid = contact_sheet(self._samples(average), PREVIEW_PROMPTS)
         self._stop.exit_if_requested()
         errors = self._errors(average)
         self._stop.exit_if_requested()
         about = {**about_run(folder, finished.step, finished.seconds), **errors}
-        vocabulary = rings.tokenizer().vocabulary
         prior = Prior(
-            settings=config.model, diffusion=config.diffusion, params=average, vocabulary=vocabulary, about=about
+            settings=config.model,
+            diffusion=config.diffusion,
+            params=average,
+            vocabulary=self._tokenizer.vocabulary,
+            about=about,
         )
         results.write(folder, prior, errors, grid, finished)
 
@@ -137,13 +135,6 @@ class Fit:
         errors = training.validation_errors(params, self._unseen(), config=self._config)
         named = {f"error_{time:g}": float(e) for time, e in zip(training.EVALUATION_TIMES, errors, strict=True)}
         return {**named, "error": float(np.mean(errors))}
-
-    def _batch(self, step: int) -> rings.Rings:
-        batch = self._pool(step)
-        if self._mesh is None:
-            return batch
-        split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
-        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, split, lambda at: leaf[at]), batch)
 
     def _samples(self, params) -> np.ndarray:
         read = rings.tokenizer()
@@ -165,24 +156,28 @@ class Fit:
             )
         return self._validation
 
-    def _everywhere(self, tree):
-        if self._mesh is None:
-            return tree
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda at: leaf[at]), tree)
 
-
-def _weights_of(config: MultiviewConfig):
-    """The weights that `--init` names, of a network like this run's."""
+def _weights_of(config: MultiviewConfig, vocabulary: tuple[str, ...]):
+    """The weights that `--init` names, of a network like this run's; words that it does not know get fresh ones."""
     prior = load_prior(config.init)
     wanted, found = dataclasses.asdict(config.model), dataclasses.asdict(prior.settings)
-    different = [name for name in wanted if name != "arithmetic" and wanted[name] != found[name]]
+    different = [name for name in wanted if name not in ("arithmetic", "words") and wanted[name] != found[name]]
     if different:
         flags = " ".join(f"--model.{name}={found[name]}" for name in different)
         raise InputError(f"--init={config.init} is of another network; start with {flags}")
-    return prior.params
+    known = len(prior.vocabulary)
+    if vocabulary[:known] != prior.vocabulary:
+        lost = next(word for word in prior.vocabulary if word not in vocabulary[:known])
+        raise InputError(
+            f"--init={config.init} knows {lost!r}, which this run's captions lack; name its --named.folder"
+        )
+
+    def grown(fresh, old):
+        return old if old.shape == fresh.shape else fresh.at[:known].set(old[:known])
+
+    return jax.tree.map(grown, model.initial_params(config.model, config.seed), prior.params)
 
 
-def _local(state):
-    """The state on one device of this process; all devices hold the same."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+def _read(folder: str, quiet: bool) -> tuple[named_meshes.NamedMesh, ...]:
+    with progress.Phases(enabled=not quiet) as shown:
+        return named_meshes.read_folder(folder, lambda done, total: shown.update("meshes", done, total))

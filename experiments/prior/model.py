@@ -1,5 +1,6 @@
 """The prior's network as parameters and a function, its schedule, and what it is told about cameras."""
 
+import dataclasses
 import functools
 
 import jax
@@ -30,12 +31,25 @@ def network_config(settings: ModelSettings) -> ViewTransformerConfig:
         rim=settings.rim,
         width=settings.width,
         depth=settings.depth,
-        words=len(vocabulary()),
+        words=settings.words or len(vocabulary()),
         length=LENGTH,
         text_width=settings.text_width,
         text_depth=settings.text_depth,
         field_of_view=rendering.FIELD_OF_VIEW,
     )
+
+
+def with_words(settings: ModelSettings, count: int) -> ModelSettings:
+    """Settings of a network that has a row for each of `count` words.
+
+    Raises:
+      ValueError: a number of rows is set, and it is too small.
+    """
+    if settings.words == 0:
+        return settings if count == len(vocabulary()) else dataclasses.replace(settings, words=count)
+    if settings.words < count:
+        raise ValueError(f"words={settings.words} rows are too few for captions of {count} words; 0 takes as many")
+    return settings
 
 
 def initial_params(settings: ModelSettings, seed: int) -> nnx.State:

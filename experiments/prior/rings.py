@@ -9,17 +9,18 @@ import concurrent.futures
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from experiments import keys
-from experiments.data import blockworld
+from experiments import keys, progress
+from experiments.data import blockworld, named_meshes
 from experiments.data.blocks import rendering, solids
 from experiments.data.blocks.descriptions import Split, vocabulary, words_of
+from experiments.data.named_meshes import NamedMesh
 from experiments.prior.settings import DataSettings
 from generators.text.words import WordTokenizer
 
@@ -53,9 +54,10 @@ class Rings:
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-def tokenizer() -> WordTokenizer:
-    """Of the block world's captions."""
-    return WordTokenizer(vocabulary(), LENGTH)
+def tokenizer(captions: Sequence[str] = ()) -> WordTokenizer:
+    """Of the block world's captions, and of those given: what they add to the vocabulary comes last."""
+    known = vocabulary()
+    return WordTokenizer((*known, *named_meshes.new_words(captions, known)), LENGTH)
 
 
 def make_rings(seed: int, split: Split, indices, *, size: int, canonical: float) -> Rings:
@@ -81,6 +83,33 @@ def make_rings(seed: int, split: Split, indices, *, size: int, canonical: float)
         elevations[row] = rng.uniform(0.0, _HIGHEST) if turned else rendering.ELEVATION
     views = render_objects([item.assembly for item in items], azimuths, elevations, size=size)
     return Rings(views=views, words=words, azimuths=azimuths, elevations=elevations)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Guests:
+    """Named meshes that take the place of some objects of the block world.
+
+    Attributes:
+      meshes: of a folder.
+      share: of objects that they replace, in [0, 1].
+    """
+
+    meshes: Sequence[NamedMesh]
+    share: float
+
+    def seated(self, rings: Rings, seed: int, indices: Int[np.ndarray, " b"]) -> Rings:
+        """Rings of which a share, by seed and number of the object, shows meshes from the same cameras instead."""
+        drawn = [named_meshes.drawn(seed, int(index), self.share, len(self.meshes)) for index in indices]
+        rows = [row for row, mesh in enumerate(drawn) if mesh is not None]
+        if not rows:
+            return rings
+        shown = [self.meshes[mesh] for mesh in drawn if mesh is not None]
+        read = tokenizer([one.caption for one in self.meshes])
+        views, words = rings.views.copy(), rings.words.copy()
+        size = views.shape[-2]
+        views[rows] = named_meshes.render_meshes(shown, rings.azimuths[rows], rings.elevations[rows], size=size)
+        words[rows] = [read.encode(words_of(one.caption)) for one in shown]
+        return dataclasses.replace(rings, views=views, words=words)
 
 
 def render_objects(assemblies, azimuths, elevations, *, size: int) -> np.ndarray:
@@ -110,26 +139,42 @@ class RingPool:
       size: pixels along a side.
       batch: rings of a step.
       seed: of the draws.
+      guests: that join the block world's objects.
     """
 
-    def __init__(self, settings: DataSettings, *, size: int, batch: int, seed: int) -> None:
+    def __init__(
+        self, settings: DataSettings, *, size: int, batch: int, seed: int, guests: Guests | None = None
+    ) -> None:
         self._settings, self._size, self._batch, self._seed = settings, size, batch, seed
+        self._guests = guests
         self._chunks: dict[int, Rings] = {}
         self._worker = concurrent.futures.ThreadPoolExecutor(1)
         self._ahead: tuple[int, concurrent.futures.Future[Rings]] | None = None
 
-    def __call__(self, step: int, rendered: Callable[[int, int], None] | None = None) -> Rings:
-        """The rings of a step.
+    def fill(self, step: int, stop, *, quiet: bool) -> None:
+        """Renders what a step may draw and is not there yet, with a progress bar.
 
         Args:
           step: updates done before.
-          rendered: told how many of how many chunks are there, while they are made.
+          stop: ends it between chunks.
+          quiet: shows nothing.
+        """
+        missing, chunk = self._missing(step), self._settings.chunk
+        with progress.Progress(len(missing) * chunk, description="objects", enabled=not quiet) as bar:
+            for done, number in enumerate(missing):
+                stop.exit_if_requested()
+                bar.update(done * chunk)
+                self._chunks[number] = self._take(number)
+            bar.update(len(missing) * chunk)
+
+    def __call__(self, step: int) -> Rings:
+        """The rings of a step; what is not there yet is rendered.
+
+        Args:
+          step: updates done before.
         """
         present = self._present(step)
-        missing = [number for number in present if number not in self._chunks]
-        for done, number in enumerate(missing):
-            if rendered is not None:
-                rendered(done, len(missing))
+        for number in self._missing(step):
             self._chunks[number] = self._take(number)
         self._chunks = {number: self._chunks[number] for number in present}
         self._look_ahead(present.stop)
@@ -153,6 +198,9 @@ class RingPool:
         made = settings.first + int(step * self._batch / (settings.reuse * settings.chunk))
         return range(max(0, made - settings.pool), made)
 
+    def _missing(self, step: int) -> list[int]:
+        return [number for number in self._present(step) if number not in self._chunks]
+
     def _take(self, number: int) -> Rings:
         if self._ahead is not None and self._ahead[0] == number:
             return self._ahead[1].result()
@@ -165,4 +213,5 @@ class RingPool:
     def _make(self, number: int) -> Rings:
         settings = self._settings
         indices = np.arange(number * settings.chunk, (number + 1) * settings.chunk)
-        return make_rings(settings.seed, "train", indices, size=self._size, canonical=settings.canonical)
+        rings = make_rings(settings.seed, "train", indices, size=self._size, canonical=settings.canonical)
+        return rings if self._guests is None else self._guests.seated(rings, settings.seed, indices)

@@ -19,6 +19,7 @@ class ModelSettings:
     depth: int = option(default=6, metadata={"help": "Layers over the patches."})
     text_width: int = option(default=128, metadata={"help": "Features of a word, a multiple of 64."})
     text_depth: int = option(default=2, metadata={"help": "Layers over the words."})
+    words: int = option(default=0, metadata={"help": "Rows of the table of words; 0 for as many as captions need."})
     arithmetic: Literal["float32", "bfloat16"] = option(
         default="float32",
         metadata={"help": "Between input and output; bfloat16 pays on GPU and TPU. Weights: float32."},
@@ -37,6 +38,16 @@ class DataSettings:
     canonical: float = option(
         default=0.75, metadata={"help": "Share of rings seen from azimuth 0, elevation 15; the others are turned."}
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedSettings:
+    """Meshes that join the block world, `experiments.data.named_meshes`."""
+
+    folder: str | None = option(
+        default=None, metadata={"help": "Folder of mesh files whose names say what they are, such as Pine_Tree_2.glb."}
+    )
+    share: float = option(default=0.3, metadata={"help": "Of the training's objects that are taken from the folder."})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +87,7 @@ class MultiviewConfig(RunConfig):
     evaluation_rings: int = option(default=96, metadata={"help": "Objects of the iid split that evaluations use."})
     model: ModelSettings = option(default_factory=ModelSettings)
     data: DataSettings = option(default_factory=DataSettings)
+    named: NamedSettings = option(default_factory=NamedSettings)
     diffusion: DiffusionSettings = option(default_factory=DiffusionSettings)
     optimizer: OptimizerSettings = option(default_factory=OptimizerSettings)
     cadence: Cadence = option(
@@ -97,6 +109,7 @@ class MultiviewConfig(RunConfig):
             ("evaluation_rings", self.evaluation_rings, 1),
             ("model.depth", model.depth, 1),
             ("model.text_depth", model.text_depth, 0),
+            ("model.words", model.words, 0),
             ("optimizer.batch", optimizer.batch, 1),
             ("optimizer.warmup", optimizer.warmup, 0),
         ):
@@ -104,6 +117,7 @@ class MultiviewConfig(RunConfig):
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         for name, value in (
             ("data.canonical", data.canonical),
+            ("named.share", self.named.share),
             ("diffusion.drop_caption", self.diffusion.drop_caption),
             ("diffusion.given", self.diffusion.given),
             ("optimizer.decay", optimizer.decay),

@@ -3,11 +3,10 @@
 import pathlib
 
 import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments import media, progress, runtime, train_loop
+from experiments import media, train_loop
 from experiments.errors import InputError
+from experiments.placement import Placement, local
 from experiments.prior.rings import RingPool
 from experiments.single_pass import data, evaluation, pictures, results, training
 from experiments.single_pass.settings import TrainSinglePassConfig
@@ -30,11 +29,7 @@ class Fit:
 
     def __init__(self, config: TrainSinglePassConfig, stop, *, quiet: bool) -> None:
         self._config, self._stop, self._quiet = config, stop, quiet
-        self._mesh = runtime.data_mesh() if jax.device_count() > 1 else None
-        if self._mesh is not None and config.optimizer.batch % self._mesh.size:
-            raise InputError(
-                f"--optimizer.batch={config.optimizer.batch} does not divide over {self._mesh.size} devices"
-            )
+        self._placement = Placement(config.optimizer.batch)
         self._begun_with = None
         if config.init is not None:
             begun = load_single_pass(config.init)
@@ -53,25 +48,15 @@ class Fit:
 
     def init(self) -> tuple[training.State, dict]:
         """The fresh state, nothing beside it."""
-        return self._everywhere(training.fresh_state(self._config, self._begun_with)), {}
+        return self._placement.everywhere(training.fresh_state(self._config, self._begun_with)), {}
 
     def make_target(self, aux: dict) -> training.State:
         """Shapes of a saved state."""
-        shapes = jax.eval_shape(lambda: training.fresh_state(self._config))
-        if self._mesh is None:
-            return shapes
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
+        return self._placement.target(lambda: training.fresh_state(self._config))
 
     def render_pool(self, step: int) -> None:
         """Renders the objects that the next step may draw, with a progress bar; a stop ends it between chunks."""
-        with progress.Progress(self._config.data.pool, description="objects", enabled=not self._quiet) as bar:
-
-            def rendered(done: int, total: int) -> None:
-                self._stop.exit_if_requested()
-                bar.update(self._config.data.pool - total + done)
-
-            self._pool(step, rendered)
+        self._pool.fill(step, self._stop, quiet=self._quiet)
 
     def program(self, folder: pathlib.Path) -> train_loop.Program:
         """The functions that the loop calls; pictures of rebuilt objects go to `previews` in the folder."""
@@ -97,7 +82,7 @@ class Fit:
                 return None
 
         def step(state, aux, batch, at, fraction):
-            return training.update(state, batch, at, fraction, config=self._config, mesh=self._mesh)
+            return training.update(state, batch, at, fraction, config=self._config, mesh=self._placement.mesh)
 
         return train_loop.Program(step=step, batch=self._batch, evaluate=evaluate, preview=preview)
 
@@ -115,23 +100,10 @@ class Fit:
         results.write(folder, trained, found, sheet, finished, objects=finished.step * config.optimizer.batch)
 
     def _trained(self, state) -> SinglePass:
-        average = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.average)
-        return SinglePass(settings=self._config.model, params=average, about={})
+        return SinglePass(settings=self._config.model, params=local(state.average), about={})
 
     def _batch(self, step: int) -> data.Objects:
-        batch = data.objects_of_step(self._pool, self._config.data.seed, step)
-        if self._mesh is None:
-            return batch
-        split = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
-        return jax.tree.map(
-            lambda leaf: jax.make_array_from_callback(leaf.shape, split, lambda at: np.asarray(leaf)[at]), batch
-        )
-
-    def _everywhere(self, tree):
-        if self._mesh is None:
-            return tree
-        whole = NamedSharding(self._mesh, PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda at: leaf[at]), tree)
+        return self._placement.split(data.objects_of_step(self._pool, self._config.data.seed, step))
 
 
 def _sizes(settings) -> tuple:

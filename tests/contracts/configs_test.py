@@ -18,7 +18,8 @@ from renderers.gaussians.gaussians import Gaussians
 _PROGRAMS = (
     *("experiments.fit_gaussians", "experiments.fit_field", "experiments.fit_mesh", "experiments.reconstruct"),
     *("experiments.train_multiview", "experiments.evaluate_prior", "experiments.train_single_pass"),
-    *("experiments.text_to_3d", "experiments.image_to_3d"),
+    "experiments.train_retrieval",
+    *("experiments.text_to_3d", "experiments.image_to_3d", "experiments.evaluate_generation"),
     *("experiments.view", "experiments.doctor", "experiments.bench.__main__", "experiments.bench.tune"),
 )
 

@@ -29,7 +29,7 @@ def test_an_untrained_prior_is_found_out_and_exact_renders_are_not(tmp_path):
     ended = run_module("experiments.evaluate_prior", *flags, f"--workdir={tmp_path / 'run'}", timeout=600)
     assert ended.returncode == 0, ended.stderr
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    exact, model = scores["rows"]["fixed, exact renders"], scores["rows"]["fixed (20), prior"]
+    exact, model = scores["sets"]["fixed"]["exact"], scores["sets"]["fixed"]["model"]
     assert exact["all"] > 0.8 and model["all"] < 0.3
     assert exact["psnr"] > model["psnr"] + 10
     assert len(scores["captions"]["iid"]) == 2

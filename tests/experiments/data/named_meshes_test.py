@@ -65,7 +65,7 @@ def test_new_words_follow_the_known_ones():
         named_meshes.NamedMesh(name=name, caption=f"a {name}", file=pathlib.Path(f"{name}.glb"), corners=corners)
         for name in ("willow tree", "cup", "apple")
     ]
-    words = named_meshes.new_words(meshes, vocabulary())
+    words = named_meshes.new_words([one.caption for one in meshes], vocabulary())
     assert words == ("apple", "willow")  # a cup is a mug, a tree is known
     extended = WordTokenizer((*vocabulary(), *words), 24)
     usual = WordTokenizer(vocabulary(), 24)
@@ -165,7 +165,7 @@ def test_the_names_of_a_whole_folder():
 def test_a_whole_folder_is_seen_where_it_projects():
     """At fine sampling each silhouette reaches to within a pixel of where the mesh's outermost corners project."""
     meshes = named_meshes.read_folder(str(shared_path("data", "meshes", "quaternius_glb")))
-    assert len(named_meshes.new_words(meshes, vocabulary())) == 105
+    assert len(named_meshes.new_words([one.caption for one in meshes], vocabulary())) == 105
     cameras = rendering.ring_cameras(0.0, rendering.ELEVATION, views=4, size=32)
     poses, focal = np.asarray(cameras.camera_from_world), np.asarray(cameras.focal)[0]
     for one in meshes:

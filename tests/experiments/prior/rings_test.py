@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from experiments import progress
 from experiments.prior import rings
 from experiments.prior.rings import RingPool, Rings
 from experiments.prior.settings import DataSettings
@@ -58,3 +59,43 @@ def test_an_object_is_shown_as_often_as_was_asked_for(made):
     counts = np.bincount(numbers)[_SETTINGS.chunk * 5 : -_SETTINGS.chunk * 5]  # away from the start and the end
     assert counts.mean() == pytest.approx(_SETTINGS.reuse, rel=0.01)
     assert counts.var() == pytest.approx(_SETTINGS.reuse, rel=0.1)  # drawn at random: Poisson
+
+
+class Stop:
+    """Asks for the end once it was asked so many times."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def exit_if_requested(self):
+        self.left -= 1
+        if self.left < 0:
+            raise SystemExit(75)
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """What the bar was told: first of how many objects, then how many there are."""
+    told = []
+    monkeypatch.setattr(progress.Progress, "__enter__", lambda self: told.append(self._total) or self)
+    monkeypatch.setattr(progress.Progress, "update", lambda self, done: told.append(done))
+    return told
+
+
+def test_the_bar_counts_from_nothing_to_what_is_to_be_rendered(made, bar):
+    pool = RingPool(_SETTINGS, size=1, batch=_BATCH, seed=0)
+    pool.fill(0, Stop(99), quiet=True)  # two chunks of the three that the pool may hold
+    assert bar == [16, 0, 8, 16] and made == [0, 8]
+    pool(0)
+    pool.close()
+    assert sorted(made) == [0, 8, 16]  # nothing again, and one ahead
+
+
+def test_a_stop_ends_the_rendering_between_chunks_and_what_there_is_stays(made, bar):
+    pool = RingPool(_SETTINGS, size=1, batch=_BATCH, seed=0)
+    with pytest.raises(SystemExit):
+        pool.fill(0, Stop(1), quiet=True)
+    assert made == [0]
+    pool.fill(0, Stop(99), quiet=True)
+    pool.close()
+    assert made == [0, 8] and bar[-3:] == [8, 0, 8]

@@ -1,0 +1,1 @@
+"""Measures of generated assets and views, and the program that puts them into a table."""
