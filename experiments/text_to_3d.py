@@ -40,9 +40,10 @@ def _run(config: TextTo3dConfig, stop) -> int:
     from experiments.generation import results
 
     guide = _guide(config)
+    make = _maker(config, guide)
     folder = workdir.open_workdir("text_to_3d", config.workdir, resume=config.resume, config=flags.to_dict(config))
     stop.exit_if_requested()
-    asset = _make(config, guide, folder, stop)
+    asset = make(guide, config, folder, stop)
     final = results.write_asset(folder, asset, config, stop, began=began)
     stop.exit_if_requested()
     print(f"{folder}: " + ", ".join(f"{name} {value:.4g}" for name, value in final.items()), flush=True)
@@ -71,8 +72,10 @@ def _guide(config: TextTo3dConfig):
     return guides.PriorGuide(prior, config.prompt)
 
 
-def _make(config: TextTo3dConfig, guide, folder, stop):
-    """The route's asset."""
+def _maker(config: TextTo3dConfig, guide):
+    """The route's `make`; what it needs besides the guide is loaded first, so that a folder is made only for a run."""
+    import functools
+
     route = config.oracle.representation if config.route == "oracle" else config.route
     if route == "mesh":
         from experiments.generation.routes import mesh as chosen
@@ -81,8 +84,10 @@ def _make(config: TextTo3dConfig, guide, folder, stop):
     elif route == "splats":
         from experiments.generation.routes import splats as chosen
     else:
-        from experiments.generation.routes import single_pass as chosen
-    return chosen.make(guide, config, folder, stop)
+        from experiments.generation.routes import single_pass
+
+        return functools.partial(single_pass.make, trained=single_pass.load(config, guide.size))
+    return chosen.make
 
 
 if __name__ == "__main__":

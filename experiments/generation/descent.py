@@ -68,5 +68,5 @@ def write_preview(folder: pathlib.Path, state: Any, step: int) -> None:
     """The newest ring of a state above what the guide made of it."""
     (folder / "previews").mkdir(exist_ok=True)
     rings = np.stack([np.asarray(state.ring), np.asarray(state.asked)])
-    sheet = contact_sheet(rings, [f"step {step}", "the guide's estimate"], columns=1)
+    sheet = contact_sheet(rings, [f"step {step}", "the guide's estimate"], columns=1, zoom=4)
     media.write_png(folder / "previews" / f"{step:06d}.png", sheet)

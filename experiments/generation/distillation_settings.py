@@ -46,7 +46,7 @@ class NerfConfig:
     width: int = field(default=32, metadata={"help": "Hidden units of the two networks."})
     samples: int = field(default=64, metadata={"help": "Steps across the box's diagonal, of which visible ones count."})
     occupancy: int = field(default=32, metadata={"help": "Cells along a side of the occupancy grid."})
-    grid_rate: float = field(default=1e-2, metadata={"help": "Adam's rate of the hash tables."})
+    grid_rate: float = field(default=4e-2, metadata={"help": "Adam's rate of the hash tables."})
     network_rate: float = field(default=3e-3, metadata={"help": "Adam's rate of the networks."})
     orientation: float = field(default=0.01, metadata={"help": "Weight of what is seen facing away, at the end."})
     sparsity: float = field(default=0.002, metadata={"help": "Weight of opacity, so that air is clear."})

@@ -1,9 +1,15 @@
 """A radiance field that a guide's pictures are distilled into: the field, what rings of cameras see of it, one step.
 
 DreamFusion (arXiv 2209.14988) with MVDream's four views at a time (arXiv 2308.16512): a hash field in the box
-[-0.5, 0.5]^3 that starts as a blob, rendered through one ray a pixel, at one of four places of all pixels in a step, so
-that over the steps pixels are averages as the guide's are. Samples are taken in occupied cells; those that can be seen,
-asked for without gradients first, are rendered with normals from the density's exact gradient.
+[-0.5, 0.5]^3 that starts as a blob, rendered through one ray a pixel, at one of four places of all pixels. Samples are
+taken in occupied cells; those that can be seen, asked for without gradients first, are rendered with normals from the
+density's exact gradient.
+
+The guide's pixels are means, and a ray is one draw of what its pixel sees. If every draw were pulled towards the mean,
+the expected loss would be the mean's error plus the draws' variance: walls as soft as a pixel is wide (4 cm at 32
+pixels), which rays enter by half of that before they end. So two pictures are drawn in a step: the guide judges the
+first, without gradients, and what it asks for moves the second. For independent draws a and b of mean m(theta) and a
+clean picture x, E[(a - x) db/dtheta] = (m - x) dm/dtheta: the descent is that of the mean.
 """
 
 import dataclasses
@@ -34,11 +40,12 @@ from renderers.volumes.occupancy import OccupancyGrid
 from renderers.volumes.packed import PackedSamples
 
 Params = dict[str, Any]
-HALF_SIDE = 0.5  # metres, of the box; objects of the world reach 0.475
+HALF_SIDE = 0.5  # metres, of the box; objects reach 0.475, and a step more is room for the air before them
 _BLOB = Blob("gaussian", scale=5.0, radius=0.2)  # DreamFusion's
 _FIRST_LOOK = 3  # times the samples that are rendered are looked at without gradients, at most
 _VISIBLE = 0.01  # alpha of a step below which a cell, or a sample, counts as empty
 _EARLY_STOP = 1e-3
+_THIN = 0.03  # optical depth of a step below which a series says where light ends: differences would cancel
 _ADAM = optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-15)
 _WARMUP = 10
 _FINAL = 0.1  # of the rates, at the end
@@ -179,7 +186,7 @@ def see(
     facing = normals.density_normals(field.density, points)
     weights, _ = packed.weights_from_density(density, samples)
     axis = cameras.camera_from_world[:, 2, :3]
-    depth = packed.middles(samples) * jnp.sum(along * axis[_view_of(samples, len(axis))], -1)
+    depth = endings(density, samples) * jnp.sum(along * axis[_view_of(samples, len(axis))], -1)
     columns = jnp.concatenate([colors, facing, depth[:, None], jnp.ones_like(depth)[:, None]], 1)
     seen = packed.sum_by_ray(weights[:, None] * columns, samples).reshape(-1, height, width, 8)
     away = normals.orientation_loss(lax.stop_gradient(weights * used), facing, along)
@@ -192,6 +199,20 @@ def see(
     )
     pictures = Pictures(color=seen[..., :3], normal=seen[..., 3:6], depth=seen[..., 6], coverage=opacity)
     return pictures, costs, samples.counts.sum() + samples.overflow
+
+
+def endings(density: Float[Array, " m"], samples: PackedSamples) -> Float[Array, " m"]:
+    """Distance at which light that a sample stops is stopped on average, metres.
+
+    With x = density times length, the mean of an exponential law cut off at the interval's end is start + length (1 / x
+    - 1 / (e^x - 1)): the middle where little is stopped, the start where all is. Middles would put opaque walls half a
+    step, some 13 mm, too deep: the first sample within a wall has its middle anywhere in a step behind it.
+    """
+    length = samples.ends - samples.starts
+    x = density * length
+    thick = jnp.maximum(x, _THIN)
+    share = jnp.where(x < _THIN, 0.5 - x / 12, 1 / thick - jnp.exp(-thick) / -jnp.expm1(-thick))
+    return samples.starts + share * length
 
 
 def _rays(cameras: Camera, key: Key[Array, ""] | None) -> tuple[Float[Array, "r 3"], Float[Array, "r 3"]]:
@@ -261,18 +282,25 @@ def update(
     azimuth, elevation = score.cameras_of_step(seed, step, config.score)
     cameras = rendering.ring_cameras(azimuth, elevation, views=4, size=guide.size)
 
+    judged_key, moved_key = jax.random.split(keys.key(seed, "rays", step))
+
+    def drawn(params, key):
+        field = merged(params, config)
+        pictures, costs, wanted = see(field, state.grid, cameras, key, config=config, capacity=capacity)
+        return ring_of(pictures, cameras), costs, wanted
+
+    ring, _, needed = drawn(state.params, judged_key)
+
     def loss_of(params):
-        pictures, costs, wanted = see(
-            merged(params, config), state.grid, cameras, keys.key(seed, "rays", step), config=config, capacity=capacity
-        )
-        ring = ring_of(pictures, cameras)
-        asked = score.distil(keys.key(seed, "noise", step), ring, guide, azimuth, elevation, fraction, config.score)
+        moved, costs, wanted = drawn(params, moved_key)
+        shown = ring + (moved - lax.stop_gradient(moved))  # the one picture, through which gradients reach the other
+        asked = score.distil(keys.key(seed, "noise", step), shown, guide, azimuth, elevation, fraction, config.score)
         total = asked.loss + config.sparsity * costs.sparsity
         late = config.orientation * costs.orientation + config.opaque * costs.opaque
         total = total + fraction * (late + config.distortion * costs.distortion)
-        return total, (ring, asked, costs, wanted)
+        return total, (asked, costs, jnp.maximum(wanted, needed))
 
-    (loss, (ring, asked, costs, wanted)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (loss, (asked, costs, wanted)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     direction, moments = _ADAM.update(gradient, state.moments)
     state = State(
         params=_descended(state.params, direction, step, fraction, config),

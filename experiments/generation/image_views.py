@@ -59,7 +59,7 @@ def completed_ring(
             settings=prior.settings,
             diffusion=prior.diffusion,
             steps=steps,
-            guidance=1.0,
+            guidance=None,  # there are no words to be guided by
             given=jnp.broadcast_to(jnp.asarray(view), (count, *view.shape)),
         )
         rings.extend(np.asarray(sampled))
@@ -68,6 +68,6 @@ def completed_ring(
     scores = [agreement(ring, cameras) for ring in rings]
     order = np.argsort(scores)[::-1]
     captions = [f"candidate {i}, agreement {scores[i]:.3f}" for i in order]
-    media.write_png(folder / "previews" / "views.png", contact_sheet(rings[order], captions, columns=1))
+    media.write_png(folder / "previews" / "views.png", contact_sheet(rings[order], captions, columns=1, zoom=4))
     told("views", candidates, candidates)
     return rings[order[0]], scores[order[0]]

@@ -1,6 +1,7 @@
 """What a route makes and what is left of it: asset.glb, a turntable, the report, metrics.json."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 import time
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import media, metrics, progress, report
+from experiments import errors, media, metrics, progress, report
 from experiments.generation.settings import TextTo3dConfig
 from renderers.cameras.camera import Camera
 from renderers.cameras.trajectories import orbit
@@ -25,6 +26,9 @@ _ELEVATION = math.radians(20.0)
 _VIEW_ANGLE = math.radians(34.0)
 _DISTANCE = 2.0  # metres; the whole box of objects is seen
 _SAMPLES = 2  # along a side of a pixel: edges of faces smaller than a pixel would be dotted
+_NEAR = 0.1  # metres before a camera: what comes nearer may be anywhere in the picture
+_RIM = 2  # pixels around the mesh that outlines and rounding may touch
+_BLOCKS = 8  # to a side of a picture, of which only those with something in them are rendered
 _LIGHT, _SHADE = 0.98, 0.80  # of the background, top and bottom
 
 
@@ -60,9 +64,11 @@ def write_asset(
       title: of the report.
       began: `time.monotonic()` when the run began.
     """
-    write_mesh(folder / "asset.glb", asset.mesh)
+    with errors.writing(folder / "asset.glb"):
+        write_mesh(folder / "asset.glb", asset.mesh)
     if asset.splats is not None:
-        write_splats(folder / "asset.ply", asset.splats)
+        with errors.writing(folder / "asset.ply"):
+            write_splats(folder / "asset.ply", asset.splats)
     stop.exit_if_requested()
     started = time.monotonic()
     frames = turntable(asset.mesh, config.turntable_frames, config.turntable_size, stop)
@@ -98,23 +104,53 @@ def turntable(mesh: Mesh, frames: int, size: int, stop) -> list[np.ndarray]:
     """A turn around the mesh under the studio's light, uint8 pictures."""
     if not frames:
         return []
-    mesh = _with_room(mesh)
-    focal = jnp.full(2, 0.5 * size / math.tan(0.5 * _VIEW_ANGLE), jnp.float32)
-    poses = orbit(frames, _DISTANCE, elevation=_ELEVATION)
-    shade = jnp.linspace(_LIGHT, _SHADE, size, dtype=jnp.float32)
-    background = jnp.broadcast_to(shade[:, None, None], (size, size, 3))
+    poses = np.asarray(_poses(frames))
+    shade = np.linspace(_LIGHT, _SHADE, size, dtype=np.float32)
+    behind = np.broadcast_to(shade[:, None, None], (size, size, 3))
+    rows, columns = _window(np.asarray(mesh.vertices), poses, size)
+    asked = (_with_room(mesh), jnp.array(behind[rows, columns]))
+    focal, middle = np.full(2, _focal(size), np.float32), np.float32(0.5 * size)
+    principal = np.array([middle - columns.start, middle - rows.start])
     pictures = []
     with progress.Progress(frames, description="turntable") as bar:
         for done, pose in enumerate(poses, 1):
             stop.exit_if_requested()
-            camera = Camera(pose, focal, jnp.full(2, 0.5 * size, jnp.float32), (size, size))
-            pictures.append(media.as_uint8(np.asarray(_lit(mesh, camera, background))))
+            picture = media.as_uint8(behind)
+            picture[rows, columns] = media.as_uint8(_lit(*asked, pose, focal, principal))
+            pictures.append(picture)
             bar.update(done)
     return pictures
 
 
+@functools.partial(jax.jit, static_argnames="frames")
+def _poses(frames: int):
+    return orbit(frames, _DISTANCE, elevation=_ELEVATION)
+
+
+def _focal(size: int) -> float:
+    return 0.5 * size / math.tan(0.5 * _VIEW_ANGLE)
+
+
+def _window(vertices: np.ndarray, poses: np.ndarray, size: int) -> tuple[slice, slice]:
+    """Rows and columns in which the mesh is ever seen; what lies beyond them need not be rendered."""
+    seen = np.einsum("vij,nj->vni", poses[:, :3, :3], vertices) + poses[:, None, :3, 3]
+    if not len(vertices) or seen[..., 2].min() < _NEAR:
+        return slice(0, size), slice(0, size)
+    column, row = np.moveaxis(seen[..., :2] / seen[..., 2:] * _focal(size) + 0.5 * size, -1, 0)
+    # Widths and heights are few, so that few programs are compiled
+    block = max(1, size // _BLOCKS)
+
+    def rounded(low: float, high: float) -> slice:
+        first, last = (int(np.clip(edge // block, 0, _last)) for edge in (low - _RIM, high + _RIM))
+        return slice(first * block, size if last == _last else (last + 1) * block)
+
+    _last = -(-size // block) - 1
+    return rounded(row.min(), row.max()), rounded(column.min(), column.max())
+
+
 @jax.jit
-def _lit(mesh, camera, background):
+def _lit(mesh, background, pose, focal, principal):
+    camera = Camera(pose, focal, principal, background.shape[:2])
     return render_mesh(mesh, camera, background=background, supersampling=_SAMPLES).color
 
 
@@ -130,7 +166,7 @@ def _with_room(mesh: Mesh) -> Mesh:
         more = np.zeros((count - len(array), *array.shape[1:]), array.dtype)
         if array.dtype.kind == "f" and len(array):
             more += array[:1]
-        return jnp.asarray(np.concatenate([array, more]))
+        return jnp.array(np.concatenate([array, more]))
 
     return dataclasses.replace(
         mesh,

@@ -27,7 +27,7 @@ from renderers.meshes.mesh import Mesh
 from renderers.meshes.rasterize import interpolate, rasterize_mesh
 from renderers.meshes.textures import sample_texture
 
-_STEP = 0.2  # of the way to what the pixels of a step say of a texel
+_STEP = 0.4  # of the way to what the pixels of a step say of a texel; falls to none, so that their errors average out
 _LEAST_SHARE = 1e-5  # of a pixel that a texel must take part in to move
 _DENOISING = 4  # steps
 _POOLED = 2  # pixels along a side that are averaged to one of the guide's
@@ -74,8 +74,11 @@ def _step(texture, mesh: Mesh, guide: Guide, step: Int[Array, ""], *, config: Sp
     inside = ((seen.coverage > 0.99) & (wanted[..., 7] > 0.9))[..., None].astype(jnp.float32)
     error = inside * (0.5 * (wanted[..., :3] + seen.coverage[..., None]) - seen.color)
     (sums,) = pull_back(jnp.concatenate([error, inside], -1))
+    # the same for all texels of a block: blended over as far, so that no squares are left
+    sums = lax.reduce_window(sums / block**2, 0.0, lax.add, (block, block, 1), (1, 1, 1), "SAME")
     change = sums[..., :3] / jnp.maximum(sums[..., 3:], _LEAST_SHARE)
-    return jnp.clip(texture + _STEP * jnp.where(sums[..., 3:] > _LEAST_SHARE, change, 0.0), 0.0, 1.0)
+    pace = _STEP * (1.0 - step / config.refinement)
+    return jnp.clip(texture + pace * jnp.where(sums[..., 3:] > _LEAST_SHARE, change, 0.0), 0.0, 1.0)
 
 
 def _look(mesh: Mesh, camera: Camera) -> tuple[Float[Array, "k l 2"], Pictures]:

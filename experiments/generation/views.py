@@ -49,7 +49,11 @@ def sample_views(
 
 def ring_of(guide: Guide) -> Camera:
     """The canonical cameras of a guide's views, stacked."""
-    return rendering.ring_cameras(0.0, rendering.ELEVATION, views=4, size=guide.size)
+    return _cameras(0.0, rendering.ELEVATION, views=4, size=guide.size)
+
+
+# one program rather than one an operation
+_cameras = jax.jit(rendering.ring_cameras, static_argnames=("views", "size"))
 
 
 def agreement(ring: Float[np.ndarray, "v h w 8"], cameras: Camera) -> float:

@@ -26,7 +26,10 @@ ELEVATION = math.radians(15.0)  # of the canonical ring
 DEPTH_RANGE = 0.7  # half of it, metres; no object reaches further from the origin by more
 CHANNELS = 8
 _REACH = 0.85  # radius of the ball about the origin in which rays are traced
-_HIT = 0.002  # metres from the surface that count as on it; silhouettes are 0.6% too large with it, 2% with 0.006
+_FLATTEST = 0.01  # sine of the angle between ray and surface below which a surface is not looked for further on
+_SKIM = 0.3  # metres that a step of Newton's goes at most
+_NEWTON = 2  # of those steps
+_HIT = 0.001  # metres from the surface that count as on it; areas of outlines are then 0.3% too large
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +65,7 @@ def ring_cameras(azimuth, elevation, *, views: int, size: int) -> Camera:
     return Camera(poses, focal, jnp.full((views, 2), 0.5 * size, jnp.float32), (size, size))
 
 
-def render(assembly: Assembly, camera: Camera, *, supersampling: int = 2, steps: int = 26) -> Pictures:
+def render(assembly: Assembly, camera: Camera, *, supersampling: int = 2, steps: int = 24) -> Pictures:
     """One object from one camera; vmap for more.
 
     Args:
@@ -156,8 +159,19 @@ def _trace(assembly, origin, direction, steps):
         return jnp.minimum(along + _union(assembly, x, y, z), last)
 
     along = jax.lax.fori_loop(0, steps, step, jnp.maximum(middle - _REACH, 0.0))
-    x, y, z = (o + along * d for o, d in zip(origin, direction, strict=True))
-    return along, (_union(assembly, x, y, z) < _HIT).astype(along.dtype)
+
+    def gap(along):
+        x, y, z = (o + along * d for o, d in zip(origin, direction, strict=True))
+        return _union(assembly, x, y, z)
+
+    def newton(_, along):
+        distance, pull = jax.jvp(gap, (along,), (jnp.ones_like(along),))
+        ahead = jnp.where(pull < -_FLATTEST, distance / jnp.maximum(-pull, _FLATTEST), 0.0)
+        return jnp.clip(along + ahead, along - _HIT, jnp.minimum(along + _SKIM, last))
+
+    # Where a ray skims a flat side, steps of the distance shrink before they arrive; along a plane Newton's are exact
+    along = jax.lax.fori_loop(0, _NEWTON, newton, along)
+    return along, (gap(along) < _HIT).astype(along.dtype)
 
 
 def _nearest(parts, colors):

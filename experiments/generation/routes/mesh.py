@@ -3,6 +3,11 @@
 Direct2.5 carves the outlines and fits a mesh to normals by descent; here the outlines are bounds, and depths and
 normals the data, of one linear least-squares problem for a signed distance on a grid (`smooth_distance`): the views are
 small, and a second of conjugate gradients needs no compiled program.
+
+What no view sees is closed as smoothly as the data allow. So hollows are as deep as the views prove: cameras at
+elevation e see the inner wall of a round hollow of radius r down to 2 r tan(e), 0.54 r at 15 degrees, and the lines of
+sight leave r tan(e) of its middle free. A mug of the world shows 55 % of its surface in its four views, of which 98 %
+is found within 2 cm (F-score 0.75); its floor is not.
 """
 
 import io
@@ -14,9 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import keys, media, progress, workdir
+from experiments import errors, keys, media, progress, workdir
 from experiments.data.blocks import rendering
-from experiments.errors import InputError
 from experiments.generation import coloring, observations
 from experiments.generation.guides import Guide
 from experiments.generation.results import Asset
@@ -34,7 +38,7 @@ from renderers.meshes.simplification import simplify
 from renderers.meshes.smooth_distance import smooth_distance
 from renderers.meshes.unwrapping import unwrap
 
-HALF_SIDE = 0.52  # of the grid, metres; objects reach to 0.475
+HALF_SIDE = 0.52  # of the grid, metres; objects reach 0.475, and two cells more are room for the surface's outside
 _SMALLEST_PART = 0.01  # of the largest part's area
 _ROUGHNESS = 0.55
 
@@ -94,7 +98,7 @@ def chosen_views(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, tol
     order = np.argsort(scores)[::-1]
     captions = [f"candidate {i}, agreement {scores[i]:.3f}" for i in order]
     (folder / "previews").mkdir(exist_ok=True)
-    media.write_png(folder / "previews" / "views.png", contact_sheet(rings[order], captions, columns=1))
+    media.write_png(folder / "previews" / "views.png", contact_sheet(rings[order], captions, columns=1, zoom=4))
     _store_views(file, rings[best], scores[best])
     return rings[best], scores[best]
 
@@ -108,7 +112,8 @@ def _shape(ring, cameras, config: TextTo3dConfig, folder: pathlib.Path, told) ->
         except (OSError, FormatError):
             file.unlink()  # cut off when the run was killed
     shape = surface(ring, cameras, config.mesh, told)
-    write_mesh(file, shape)
+    with errors.writing(file):
+        write_mesh(file, shape)
     return shape
 
 
@@ -127,7 +132,7 @@ def surface(ring: np.ndarray, cameras: Camera, config: MeshConfig, told=lambda *
     seen = observations.surface_points(ring, cameras)
     box = np.array([[-HALF_SIDE] * 3, [HALF_SIDE] * 3])
     if not ((np.abs(seen.points) < HALF_SIDE).all(-1) & (seen.weights > 0)).any():
-        raise InputError("the views show nothing: other words or another --seed may help, or better --weights")
+        raise errors.InputError("the views show nothing: other words or another --seed may help, or better --weights")
     empty = observations.Emptiness(ring, cameras, ground=observations.ground_height(ring, cameras), slack=config.slack)
     distances = smooth_distance(
         seen.points,
@@ -140,7 +145,9 @@ def surface(ring: np.ndarray, cameras: Camera, config: MeshConfig, told=lambda *
         progress=lambda done, total: told("shape", done, total),
     )
     if not (distances < 0).any():
-        raise InputError("the views contradict each other everywhere: another --seed may help, or better --weights")
+        raise errors.InputError(
+            "the views contradict each other everywhere: another --seed may help, or better --weights"
+        )
     mesh = marching_cubes(distances, box, level=0.0, inside="below")
     mesh = keep_large_components(mesh, share=_SMALLEST_PART, by="area")
     return simplify(mesh, config.faces)

@@ -19,7 +19,21 @@ from experiments.single_pass.weights import SinglePass, load_single_pass
 from renderers.cameras.camera import Camera
 
 
-def make(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, stop) -> Asset:
+def load(config: TextTo3dConfig, size: int) -> SinglePass:
+    """The transformer of a run whose guide makes views of `size` pixels.
+
+    Raises:
+      InputError: the weights cannot be read, or are of views of another size.
+    """
+    trained = load_single_pass(config.single_pass.weights)
+    if trained.settings.size != size:
+        raise InputError(f"the transformer takes views of {trained.settings.size} pixels, the prior makes {size}")
+    return trained
+
+
+def make(
+    guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, stop, *, trained: SinglePass | None = None
+) -> Asset:
     """The asset that the transformer sees in a guide's views.
 
     Leaves views.npz and previews/views.png, by which a resumed run goes on.
@@ -29,13 +43,12 @@ def make(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, stop) -> As
       config: the run's.
       folder: of the run.
       stop: polled between and within stages.
+      trained: network; None loads it.
 
     Raises:
       InputError: the weights cannot be used, or the views show nothing.
     """
-    trained = load_single_pass(config.single_pass.weights)
-    if trained.settings.size != guide.size:
-        raise InputError(f"the transformer takes views of {trained.settings.size} pixels, the prior makes {guide.size}")
+    trained = load(config, guide.size) if trained is None else trained
     with progress.Phases() as shown:
 
         def told(phase: str, done: int, total: int) -> None:

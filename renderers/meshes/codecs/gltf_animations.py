@@ -34,7 +34,7 @@ def read_skins(document: Json, accessors: Accessors, parents: dict[int, int], no
             skeleton = None
         skins.append(
             Skin(
-                joint_from_mesh=jnp.asarray(matrices[: len(joints)]),
+                joint_from_mesh=jnp.array(matrices[: len(joints)]),
                 joints=joints,
                 skeleton=skeleton,
                 name=gltf_json.text(source, "name"),
@@ -87,10 +87,10 @@ def _channel(sampler: Json, accessors: Accessors, node: int, path: str, what: st
         values = np.roll(values, 1, axis=2)
     middle, (before, after) = runs // 2, (0, runs - 1)
     return Channel(
-        times=jnp.asarray(times),
-        values=jnp.asarray(values[:, middle]),
-        in_tangents=jnp.asarray(values[:, before]) if runs == 3 else None,
-        out_tangents=jnp.asarray(values[:, after]) if runs == 3 else None,
+        times=jnp.array(times),
+        values=jnp.array(values[:, middle]),
+        in_tangents=jnp.array(values[:, before]) if runs == 3 else None,
+        out_tangents=jnp.array(values[:, after]) if runs == 3 else None,
         node=node,
         path=path,  # type: ignore[arg-type]
         interpolation=interpolation,  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""glTF meshes: the primitives of triangles as Part records (glTF 2.0, 3.7)."""
+"""glTF meshes: the primitives of triangles as Part records (glTF 2.0, 3.7).
+
+Arrays are handed to jax by `jnp.array`: `jnp.asarray` compiles a program for each shape that it has not met (jax 0.10).
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +28,7 @@ class Primitives:
         self._accessors, self._materials, self._notes = accessors, materials, notes
         self._read: dict[int, tuple[tuple[int, ...], np.ndarray | None]] = {}
         self._arrays: dict[tuple, Array] = {}
+        self._highest: dict[tuple, int] = {}  # vertex that faces name
         self.parts: list[Part] = []
 
     def __len__(self) -> int:
@@ -84,7 +88,7 @@ class Primitives:
     def _floats(self, accessor: int, types: tuple[str, ...], count: int | None, what: str) -> Array:
         key = (accessor, types)
         if key not in self._arrays:
-            self._arrays[key] = jnp.asarray(self._accessors.floats(accessor, types))
+            self._arrays[key] = jnp.array(self._accessors.floats(accessor, types))
         if count is not None and len(self._arrays[key]) != count:
             raise Damaged(f"{what} has {count} vertices, but {len(self._arrays[key])} rows in accessor {accessor}")
         return self._arrays[key]
@@ -111,7 +115,7 @@ class Primitives:
             uv[:, 1] = 1 - uv[:, 1]
             if not np.isfinite(uv).all():
                 raise Damaged(f"{what} has texture coordinates that are not finite")
-            self._arrays[key] = jnp.asarray(uv)
+            self._arrays[key] = jnp.array(uv)
         if len(self._arrays[key]) != count:
             raise Damaged(f"{what} has {count} vertices, but {len(self._arrays[key])} rows in accessor {accessor}")
         return self._arrays[key]
@@ -121,11 +125,13 @@ class Primitives:
         key = (accessor if accessor is not None else -count, "faces", mode)
         if key not in self._arrays:
             corners = np.arange(count) if accessor is None else self._accessors.integers(accessor, ("SCALAR",))[:, 0]
-            self._arrays[key] = jnp.asarray(_triangles(corners, mode, what))
-        faces = self._arrays[key]
-        if len(faces) and (highest := int(jnp.max(faces))) >= count:
-            raise Damaged(f"{what} has {count} vertices, but a face with vertex {highest}")
-        return faces
+            faces = _triangles(corners, mode, what)
+            # On the host: a reduction on the device would be compiled for every number of faces
+            self._highest[key] = int(faces.max(initial=-1))
+            self._arrays[key] = jnp.array(faces)
+        if self._highest[key] >= count:
+            raise Damaged(f"{what} has {count} vertices, but a face with vertex {self._highest[key]}")
+        return self._arrays[key]
 
     def _influences(self, attributes: Json, count: int, what: str) -> tuple[Array | None, Array | None]:
         joints, weights = [], []
@@ -150,7 +156,7 @@ class Primitives:
         indices[shares == 0] = 0  # files put anything where the weight is zero
         if indices.max() >= 1 << 16:
             raise Damaged(f"{what} follows a joint past any skin")
-        return jnp.asarray(indices.astype(np.int32)), jnp.asarray(shares)
+        return jnp.array(indices.astype(np.int32)), jnp.array(shares)
 
     def _directions(self, attributes: Json, name: str, kind: str, count: int, what: str) -> Array | None:
         """Normals or tangents; none, with a note, if some are not finite: they follow from the rest."""
@@ -175,7 +181,7 @@ class Primitives:
                 offsets.append(None)
             else:
                 zero = np.zeros((count, 3), np.float32)
-                offsets.append(jnp.asarray(np.stack([zero if row is None else np.asarray(row) for row in rows])))
+                offsets.append(jnp.array(np.stack([zero if row is None else np.asarray(row) for row in rows])))
         return offsets[0], offsets[1]
 
     def _note_unread(self, attributes: Json, look: Look, weights: Array | None, what: str) -> None:

@@ -63,7 +63,7 @@ def from_bytes(content: bytes, folder: pathlib.Path | None) -> Scene:
     for i, node in enumerate(nodes):
         skin = scene.skins[node.skin] if node.skin is not None else None
         for part in (scene.parts[p] for p in node.parts):
-            if skin and part.joints is not None and int(jnp.max(part.joints)) >= len(skin.joints):
+            if skin and part.joints is not None and int(np.asarray(part.joints).max()) >= len(skin.joints):
                 raise Damaged(f"node {i} shows a vertex that follows a joint its skin of {len(skin.joints)} lacks")
     return scene
 

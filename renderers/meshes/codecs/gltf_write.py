@@ -110,7 +110,7 @@ def _require_valid(scene: Scene, where: str) -> None:
             raise FormatError(f"cannot write {where}: {indices} should be indices below {len(there)}")
     for node in scene.nodes:
         joints = [scene.parts[part].joints for part in node.parts]
-        highest = max((int(jnp.max(values)) for values in joints if values is not None), default=-1)
+        highest = max((int(np.asarray(values).max()) for values in joints if values is not None), default=-1)
         if node.skin is not None and highest >= len(scene.skins[node.skin].joints):
             raise FormatError(f"cannot write {where}: a vertex follows joint {highest}, which its skin does not have")
     try:
@@ -123,7 +123,7 @@ def _require_fitting(part: Part, where: str) -> None:
     count = len(part.mesh.vertices)
     for name, axis in (("tangents", 0), ("joints", 0), ("weights", 0), ("morph_positions", 1), ("morph_normals", 1)):
         values = getattr(part, name)
-        if values is not None and (values.shape[axis] != count or not bool(jnp.isfinite(values).all())):
+        if values is not None and (values.shape[axis] != count or not np.isfinite(np.asarray(values)).all()):
             raise FormatError(f"cannot write {where}: {name} of shape {values.shape} do not fit {count} vertices")
     shapes = [None if values is None else values.shape for values in (part.joints, part.weights)]
     if shapes[0] != shapes[1] or (shapes[0] is not None and (len(shapes[0]) != 2 or shapes[0][1] % 4)):

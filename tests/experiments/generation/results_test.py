@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import time
 
@@ -55,3 +56,16 @@ def test_results_hold_the_asset(tmp_path):
         middle, corner = frame[12:20, 12:20].reshape(-1, 3).mean(0), frame[0, 0].astype(float)
         assert middle[0] > 2 * middle[1:].max()  # the red cube
         assert np.ptp(corner) < 12 and corner.min() > 180  # before a light, grey background
+
+
+def test_only_what_is_ever_seen_is_rendered_and_the_picture_is_the_same(monkeypatch):
+    mesh = dataclasses.replace(cube([0.2, 0.5, 0.9]), vertices=cube([0.0] * 3).vertices * jnp.array([[0.3, 1.0, 0.5]]))
+    rendered = []
+    lit = results._lit
+    monkeypatch.setattr(results, "_lit", lambda *args: rendered.append(args[1].shape) or lit(*args))
+    part = results.turntable(mesh, 2, 48, NoStop())
+    monkeypatch.setattr(results, "_window", lambda *_: (slice(0, 48), slice(0, 48)))
+    whole = results.turntable(mesh, 2, 48, NoStop())
+    assert rendered[0][0] * rendered[0][1] < 0.6 * 48 * 48 == 0.6 * rendered[2][0] * rendered[2][1]
+    for one, other in zip(part, whole, strict=True):
+        np.testing.assert_allclose(one.astype(int), other, atol=1)
