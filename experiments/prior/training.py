@@ -115,14 +115,7 @@ def _loss(params, batch, key, config):
 
 def _known(noisy, clean, key):
     """Views with noise of which colour and coverage are known, the colour as it is or in some light."""
-    count = len(clean)
-    for_light, for_share, for_use = jax.random.split(key, 3)
-    light = jax.random.normal(for_light, (count, 3)) + jnp.array([[0.0, -0.7, -0.7]])  # rather from above and behind us
-    light = light / jnp.linalg.norm(light, axis=-1, keepdims=True)
-    ambient = jax.random.uniform(for_share, (count,), minval=0.3, maxval=0.9)
-    shaded = rendering.lit(clean, light[:, None, None], ambient[:, None, None, None])
-    use = jax.random.uniform(for_use, (count, 1, 1, 1)) < _LIT
-    color = jnp.where(use, shaded, clean[..., _COLOR])
+    color = rendering.in_some_light(key, clean, _LIT)
     return noisy.at[..., _COLOR].set(color).at[..., _COVERAGE].set(clean[..., _COVERAGE])
 
 

@@ -54,7 +54,8 @@ def update(
       fraction: of the run that is over, in [0, 1].
       config: the run's.
     """
-    colors = seen_colors(keys.key(config.seed, "light", step), rendering.from_bytes(batch.views), config.lit)
+    of_light = keys.key(config.seed, "light", step)
+    colors = rendering.in_some_light(of_light, rendering.from_bytes(batch.views), config.lit)
     (loss, right), gradient = jax.value_and_grad(_loss, has_aux=True)(state.params, colors, batch.words, config)
     direction, moments = _ADAM.update(gradient, state.moments)
     rising = jnp.minimum(1.0, (step + 1) / max(config.warmup, 1))
@@ -68,17 +69,6 @@ def update(
 def same_captions(words: Int[Array, "b l"]) -> Bool[Array, "b b"]:
     """Pairs of rows with the same words."""
     return jnp.all(words[:, None] == words[None], axis=-1)
-
-
-def seen_colors(key, views: Float[Array, "b v h w 8"], share: Float[Array, ""] | float) -> Float[Array, "b v h w 3"]:
-    """Colours of rings as they are, or for a share of the objects in light from a side fixed to the camera."""
-    for_light, for_ambient, for_use = jax.random.split(key, 3)
-    b = len(views)
-    light = jax.random.normal(for_light, (b, 3)) + jnp.array([[0.0, -0.7, -0.7]])  # rather from above and behind us
-    light = light / jnp.linalg.norm(light, axis=-1, keepdims=True)
-    ambient = jax.random.uniform(for_ambient, (b, 1, 1, 1, 1), minval=0.3, maxval=0.9)
-    shaded = rendering.lit(views, light[:, None, None, None], ambient)
-    return jnp.where(jax.random.bernoulli(for_use, share, (b, 1, 1, 1, 1)), shaded, views[..., :3])
 
 
 def _loss(params, colors, words, config):

@@ -102,20 +102,9 @@ def shown_views(
     some = first | jax.random.bernoulli(for_seen, 0.5, (b, v))
     seen = jnp.where(photograph, first, ~subset | some)
     whole = ~photograph & (~subset | jax.random.bernoulli(for_whole, 0.5, (b, v)))
-    views = jnp.where(whole[..., None, None, None], clean, _photographed(for_light, clean, settings.lit))
+    photographed = clean.at[..., :3].set(rendering.in_some_light(for_light, clean, settings.lit))
+    views = jnp.where(whole[..., None, None, None], clean, photographed)
     return jnp.where(photograph[..., None, None, None], views, _disturbed(for_errors, views, settings)), seen, whole
-
-
-def _photographed(key, clean, share):
-    """Views with their colours as they are or in some light, one light an object, as photographs show them."""
-    for_light, for_ambient, for_use = jax.random.split(key, 3)
-    b = len(clean)
-    light = jax.random.normal(for_light, (b, 3)) + jnp.array([[0.0, -0.7, -0.7]])  # rather from above and behind us
-    light = light / jnp.linalg.norm(light, axis=-1, keepdims=True)
-    ambient = jax.random.uniform(for_ambient, (b, 1, 1, 1, 1), minval=0.3, maxval=0.9)
-    shaded = rendering.lit(clean, light[:, None, None, None], ambient)
-    use = jax.random.bernoulli(for_use, share, (b, 1, 1, 1, 1))
-    return clean.at[..., :3].set(jnp.where(use, shaded, clean[..., :3]))
 
 
 def _disturbed(key, views, settings):

@@ -12,7 +12,7 @@ import typing
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from experiments.data.blocks import solids
 from experiments.data.blocks.solids import Assembly
@@ -117,7 +117,7 @@ def render_ring(assembly: Assembly, azimuth, elevation, *, views: int = 4, size:
     return jax.vmap(lambda camera: to_channels(render(assembly, camera), camera))(cameras)
 
 
-def lit(channels: Float[Array, "*b 8"], light: Float[Array, " 3"], ambient) -> Float[Array, "*b 3"]:
+def lit(channels: Float[Array, "*b 8"], light: Float[Array, "*#b 3"], ambient) -> Float[Array, "*b 3"]:
     """Base colours of channels under Lambertian light, as channels: 2 c - 1 times coverage.
 
     Args:
@@ -129,6 +129,25 @@ def lit(channels: Float[Array, "*b 8"], light: Float[Array, " 3"], ambient) -> F
     cosine = jnp.maximum(jnp.sum(channels[..., 3:6] * light, axis=-1, keepdims=True), 0.0)
     shade = ambient + (1.0 - ambient) * cosine / jnp.maximum(coverage, 1e-3)
     return (channels[..., :3] + coverage) * jnp.minimum(shade, 1.0) - coverage
+
+
+def in_some_light(key: PRNGKeyArray, channels: Float[Array, "b *v h w 8"], share: float) -> Float[Array, "b *v h w 3"]:
+    """Base colours of pictures as they are or, for a share of the objects, in some light: as photographs show them.
+
+    The light of an object is fixed to the camera, rather from above and behind it, with 30 to 90% ambient.
+
+    Args:
+      key: random.
+      channels: see the module; several pictures of an object are in the same light.
+      share: of objects that are lit, in [0, 1].
+    """
+    for_light, for_ambient, for_use = jax.random.split(key, 3)
+    b = len(channels)
+    each = (b,) + (1,) * (channels.ndim - 1)
+    light = jax.random.normal(for_light, (b, 3)) + jnp.array([[0.0, -0.7, -0.7]])
+    light = (light / jnp.linalg.norm(light, axis=-1, keepdims=True)).reshape(each[:-1] + (3,))
+    shaded = lit(channels, light, jax.random.uniform(for_ambient, each, minval=0.3, maxval=0.9))
+    return jnp.where(jax.random.bernoulli(for_use, share, each), shaded, channels[..., :3])
 
 
 def to_bytes(channels) -> np.ndarray:

@@ -145,6 +145,30 @@ def test_lit_is_lamberts_law():
     np.testing.assert_array_equal(rendering.lit(empty, jnp.asarray(light), 0.4), np.zeros(3))
 
 
+def test_a_share_of_the_objects_is_in_one_light_each():
+    """White balls seen twice, as discs of normals: shades obey Lambert's law with 0.3 to 0.9 ambient, views agree."""
+    x, y = np.meshgrid(np.linspace(-0.7, 0.7, 9), np.linspace(-0.7, 0.7, 9))
+    normals = np.stack([x, y, -np.sqrt(1 - x**2 - y**2)], -1)
+    ones = np.ones((9, 9, 1))
+    pixels = np.concatenate([ones, ones, ones, normals, 0 * ones, ones], -1).astype(np.float32)
+    objects = np.tile(pixels, (400, 2, 1, 1, 1))
+    draw = jax.jit(rendering.in_some_light)
+    shades = 0.5 * (np.asarray(draw(jax.random.key(0), objects, 0.25), np.float64)[..., 0] + 1)
+    np.testing.assert_array_equal(shades[:, 0], shades[:, 1])
+    in_light = (shades < 1 - 1e-4).any(axis=(1, 2, 3))
+    assert 0.2 < in_light.mean() < 0.3
+    assert shades.min() >= 0.3 - 1e-6 and shades.max() <= 1 + 1e-6
+    for shade in shades[in_light, 0]:  # affine in the normal where the light falls, whatever the light
+        falls = shade > shade.min() + 1e-4
+        basis = np.concatenate([normals, ones], -1)[falls]
+        if len(basis) > 40:
+            fitted = basis @ np.linalg.lstsq(basis, shade[falls], rcond=None)[0]
+            np.testing.assert_allclose(fitted, shade[falls], atol=1e-4)
+    np.testing.assert_array_equal(draw(jax.random.key(0), objects, 0.0), objects[..., :3])
+    single = draw(jax.random.key(0), objects[:, 0], 0.25)  # of one view each: the same objects, the same light
+    np.testing.assert_allclose(0.5 * (single[..., 0] + 1), shades[:, 0], atol=1e-6)
+
+
 def test_bytes_lose_little_and_keep_the_background():
     values = np.linspace(-1, 1, 1001, dtype=np.float32)
     stored = rendering.to_bytes(values)
