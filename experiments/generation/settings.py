@@ -61,6 +61,10 @@ class TextTo3dConfig(RunConfig):
     candidates: int = field(
         default=4, metadata={"help": "Sets of views that are sampled; the one that agrees best with itself is used."}
     )
+    smoothing: int = field(
+        default=16,
+        metadata={"help": "Noisy copies of the chosen views whose estimates are averaged; 0 for the views as sampled."},
+    )
     turntable_frames: int = field(default=48, metadata={"help": "Frames of the video; 0 makes none."})
     turntable_size: int = field(default=256, metadata={"help": "Pixels along a side of the video."})
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -81,6 +85,7 @@ class TextTo3dConfig(RunConfig):
                 "guidance": (1.0 if self.guidance is None else self.guidance, 0.0, 100.0),
                 "steps": (self.steps, 1, 1000),
                 "candidates": (self.candidates, 1, 256),
+                "smoothing": (self.smoothing, 0, 1024),
                 "turntable_frames": (self.turntable_frames, 0, 10_000),
                 "turntable_size": (self.turntable_size, 16, 2048),
             }

@@ -25,7 +25,7 @@ from experiments.generation import coloring, observations
 from experiments.generation.guides import Guide
 from experiments.generation.results import Asset
 from experiments.generation.settings import MeshConfig, TextTo3dConfig
-from experiments.generation.views import agreement, ring_of, sample_views
+from experiments.generation.views import agreement, ring_of, sample_views, smoothed
 from experiments.prior.pictures import contact_sheet
 from renderers.cameras.camera import Camera
 from renderers.files import FormatError
@@ -77,7 +77,7 @@ def make(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, stop) -> As
 
 
 def chosen_views(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, told) -> tuple[np.ndarray, float]:
-    """The ring of the candidates that agrees best with itself, and its score; an earlier attempt's if it is there."""
+    """The ring of the candidates that agrees best with itself, smoothed, and its score; or an earlier attempt's."""
     file = folder / "views.npz"
     if config.resume and (found := _stored_views(file, guide.size)) is not None:
         return found
@@ -99,8 +99,12 @@ def chosen_views(guide: Guide, config: TextTo3dConfig, folder: pathlib.Path, tol
     captions = [f"candidate {i}, agreement {scores[i]:.3f}" for i in order]
     (folder / "previews").mkdir(exist_ok=True)
     media.write_png(folder / "previews" / "views.png", contact_sheet(rings[order], captions, columns=1, zoom=4))
-    _store_views(file, rings[best], scores[best])
-    return rings[best], scores[best]
+    ring = rings[best]
+    if config.smoothing:
+        key = keys.key(config.seed, "smoothing")
+        ring = np.asarray(smoothed(key, guide, jnp.asarray(ring), copies=config.smoothing))
+    _store_views(file, ring, scores[best])
+    return ring, scores[best]
 
 
 def _shape(ring, cameras, config: TextTo3dConfig, folder: pathlib.Path, told) -> Mesh:

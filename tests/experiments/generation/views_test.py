@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.data.blocks import rendering
 from experiments.generation import observations
-from experiments.generation.views import agreement, sample_views
+from experiments.generation.guides import OracleGuide
+from experiments.generation.views import agreement, sample_views, smoothed
 from generators.diffusion.schedules import Cosine
 from tests.helpers.sphere_rings import cameras, sphere_ring
 
@@ -51,6 +53,34 @@ def test_samples_end_at_the_estimate():
     np.testing.assert_allclose(rings, np.broadcast_to(0.5 * small, rings.shape), atol=1e-5)
     stronger = sample_views(jax.random.key(0), Sure(small, scale=0.5), count=1, steps=3, guidance=1.5)
     np.testing.assert_allclose(stronger[0], 1.5 * small, atol=1e-5)
+
+
+@jax.tree_util.register_pytree_node_class
+class Unsure(Sure):
+    """A guide whose estimate errs by a share of the noise that it is given."""
+
+    def clean(self, noisy, t, azimuths, elevations, guidance):
+        factors = (slice(None),) + (None,) * 4
+        noise = (noisy - self.schedule.alpha(t)[factors] * self.ring[None]) / self.schedule.sigma(t)[factors]
+        return self.ring[None] + 0.3 * noise
+
+
+def test_smoothing_keeps_what_a_guide_is_sure_of_and_takes_the_rest_down_by_the_root_of_the_copies():
+    small = jnp.asarray(np.random.default_rng(0).uniform(-0.5, 0.5, (4, 8, 8, 8)), jnp.float32)
+    noisy = [smoothed(jax.random.key(1), Unsure(small), small, copies=copies) for copies in (1, 64)]
+    np.testing.assert_allclose([np.std(ring - small) for ring in noisy], [0.3, 0.3 / 8], rtol=0.05)
+    sure = smoothed(jax.random.key(1), Sure(small), jnp.zeros_like(small), copies=3)
+    np.testing.assert_allclose(sure, small, atol=1e-6)
+
+
+def test_smoothing_leaves_the_object_of_an_oracle_what_it_is():
+    """Of three boxes the one that the ring shows: the others are farther than the noise, if not out of sight of it."""
+    guide = OracleGuide("a red box", count=3, seed=0, size=32)
+    rings = np.asarray(guide.rings(0.0, rendering.ELEVATION))
+    apart = min(np.std(a - b) for k, a in enumerate(rings) for b in rings[:k])
+    for ring in rings:
+        found = smoothed(jax.random.key(2), guide, jnp.asarray(ring), copies=4)
+        assert np.std(found - ring) < 0.1 * apart
 
 
 def test_points_lie_on_the_sphere(ring):
