@@ -49,6 +49,10 @@ class EvaluateGenerationConfig(RunConfig):
     )
     steps: int = field(default=20, metadata={"help": "Denoising steps while views are sampled."})
     candidates: int = field(default=4, metadata={"help": "Sets of views that a route samples to choose from."})
+    smoothing: int = field(
+        default=16,
+        metadata={"help": "Noisy copies of the chosen views whose estimates are averaged; 0 for the views as sampled."},
+    )
     turntable_frames: int = field(default=0, metadata={"help": "Frames of each asset's video; 0 makes none."})
     turntable_size: int = field(default=256, metadata={"help": "Pixels along a side of the video."})
     objects: int = field(
@@ -84,6 +88,7 @@ class EvaluateGenerationConfig(RunConfig):
                 "guidance": (1.0 if self.guidance is None else self.guidance, 0.0, 100.0),
                 "steps": (self.steps, 1, 1000),
                 "candidates": (self.candidates, 1, 256),
+                "smoothing": (self.smoothing, 0, 1024),
                 "turntable_frames": (self.turntable_frames, 0, 10_000),
                 "turntable_size": (self.turntable_size, 16, 2048),
                 "objects": (self.objects, 1, 1024),

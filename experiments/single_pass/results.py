@@ -1,14 +1,13 @@
 """What a training of the tri-plane transformer leaves: weights, errors on unseen objects, pictures, report, numbers."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from experiments import media, metrics, plots, report, train_loop, workdir
-from experiments.single_pass.weights import SinglePass, save_single_pass
+from experiments import media, metrics, plots, report, train_loop, weights_files, workdir
+from experiments.single_pass.weights import PROGRAM, SinglePass, save_single_pass
 
 
 def write(
@@ -30,13 +29,9 @@ def write(
       finished: how training ended.
       objects: that the steps were trained on, counted as often as they were shown.
     """
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about = {
-        "steps": finished.step,
+        **weights_files.origin(folder, PROGRAM, finished.step, finished.seconds),
         "objects": objects,
-        "seconds": round(finished.seconds, 1),
-        "command": " ".join(["python -m experiments.train_single_pass", *described["argv"][1:]]),
-        **{name: described[name] for name in ("device", "packages", "git_commit")},
         **{name: round(value, 4) for name, value in found.items()},
     }
     save_single_pass(folder / "single_pass.safetensors", dataclasses.replace(trained, about=about))

@@ -13,11 +13,12 @@ from experiments.single_pass import model
 from experiments.single_pass.settings import ModelSettings
 
 SHIPPED = pathlib.Path(__file__).parent / "weights" / "single_pass.safetensors"
+PROGRAM = "train_single_pass"
 _KIND = weights_files.Kind(
     name="a tri-plane transformer",
     format="galatea3d tri-plane transformer 1",
     file=SHIPPED.name,
-    command="python -m experiments.train_single_pass --max_seconds=3600",
+    command=f"python -m experiments.{PROGRAM} --max_seconds=3600",
 )
 _RANGES = {
     **{name: (1, 512) for name in ("size", "patch", "texels", "cell", "features", "hidden")},
