@@ -10,6 +10,7 @@ and is seen as white.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,13 @@ def unseen_cameras(size: int = _PIXELS) -> list[Camera]:
 
 
 def evaluate(
-    trained: SinglePass, seed: int, split: Split, count: int, *, resolution: int = 64, stop=None
+    trained: SinglePass,
+    seed: int,
+    split: Split,
+    count: int,
+    *,
+    resolution: int = 64,
+    told: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, float]:
     """Means over the first objects of a split, from four whole canonical views and from one photograph of the front.
 
@@ -59,7 +66,7 @@ def evaluate(
       split: of the world.
       count: objects.
       resolution: nodes along a side of the grids that surfaces are extracted from.
-      stop: polled between objects; a stopped evaluation raises `SystemExit`.
+      told: called with objects done, objects, before each.
 
     Returns:
       `views_NAME` and `image_NAME` for NAME in f_score, chamfer, iou, psnr.
@@ -69,8 +76,7 @@ def evaluate(
     front = jax.tree.map(lambda leaf: leaf[:1], cameras)
     found: dict[str, list[float]] = {}
     for row, assembly in enumerate(data.on_host(seed, split, range(count))):
-        if stop is not None:
-            stop.exit_if_requested()
+        told(row, count)
         views = np.asarray(rendering.from_bytes(rings.views[row]))
         for name, planes in (
             ("views", reconstruct.planes_of(trained, views, cameras)),
@@ -78,6 +84,7 @@ def evaluate(
         ):
             for key, value in measures(trained, planes, assembly, resolution=resolution, seed=row).items():
                 found.setdefault(f"{name}_{key}", []).append(value)
+    told(count, count)
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

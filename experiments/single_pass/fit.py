@@ -1,10 +1,11 @@
 """The tri-plane transformer's training as a program for the loop: start, steps, evaluation, previews, weights."""
 
+import functools
 import pathlib
 
 import jax
 
-from experiments import media, train_loop
+from experiments import media, progress, train_loop
 from experiments.errors import InputError
 from experiments.placement import Placement, local
 from experiments.prior.rings import RingPool
@@ -76,7 +77,7 @@ class Fit:
                     "iid",
                     config.evaluation_objects,
                     resolution=config.resolution,
-                    stop=self._stop,
+                    told=lambda *_: self._stop.exit_if_requested(),
                 )
             except SystemExit:
                 return None
@@ -90,14 +91,24 @@ class Fit:
         """Averaged weights, how well unseen objects of each split are rebuilt, pictures, report and final numbers."""
         config, trained = self._config, self._trained(finished.state)
         found = {}
-        for split in SPLITS:
-            values = evaluation.evaluate(
-                trained, config.data.seed, split, config.final_objects, resolution=config.resolution, stop=self._stop
-            )
-            found.update({f"{split}_{name}": value for name, value in values.items()})
+        with progress.Phases(enabled=not self._quiet) as shown:
+            for split in SPLITS:
+                values = evaluation.evaluate(
+                    trained,
+                    config.data.seed,
+                    split,
+                    config.final_objects,
+                    resolution=config.resolution,
+                    told=functools.partial(self._rebuilt, shown, split),
+                )
+                found.update({f"{split}_{name}": value for name, value in values.items()})
         sheet = pictures.rebuilt_sheet(trained, config.data.seed)
         self._stop.exit_if_requested()
         results.write(folder, trained, found, sheet, finished, objects=finished.step * config.optimizer.batch)
+
+    def _rebuilt(self, shown: progress.Phases, split: str, done: int, total: int) -> None:
+        self._stop.exit_if_requested()
+        shown.update(f"rebuilt, {split}", done, total)
 
     def _trained(self, state) -> SinglePass:
         return SinglePass(settings=self._config.model, params=local(state.average), about={})
