@@ -73,6 +73,7 @@ def test_smoothing_keeps_what_a_guide_is_sure_of_and_takes_the_rest_down_by_the_
     np.testing.assert_allclose(sure, small, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_smoothing_leaves_the_object_of_an_oracle_what_it_is():
     """Of three boxes the one that the ring shows: the others are farther than the noise, if not out of sight of it."""
     guide = OracleGuide("a red box", count=3, seed=0, size=32)
