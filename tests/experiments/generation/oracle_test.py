@@ -28,15 +28,16 @@ CHAIR = "a red chair with blue legs"
 UNSEEN = ((1.0, 0.35), (2.2, 0.1))  # azimuth and elevation, radians
 DRAWS = 16  # of a field's picture, whose mean is the guide's: one has a ray a pixel
 LOSSES = ("x0", "sds", "csd", "ism")
+CSD_ON_NERF = "csd on a field ends at 19.1 dB and 34.3 mm: far from the bound, and why is not known"
 
 # PSNR in dB that each loss must reach, and Chamfer in millimetres that it must stay below, after 200 steps. Measured:
-# splats 34.1 and 7.0, 35.2 and 6.5, 25.5 and 10.0, 27.9 and 10.0; nerf x0, sds, csd 32.9
-# and 9.1, 33.4 and 7.7, 19.1 and 34.3; mesh 32.3 and 3.1, 30.1 and
-# 5.3, 28.5 and 17.2: csd and ism exaggerate: their equilibrium at a noise level is off by 1 / alpha.
+# splats 34.1 and 7.0, 35.2 and 6.5, 25.5 and 10.0, 27.9 and 10.0; nerf 32.9 and 9.1, 33.4 and 7.7, 19.1 and 34.3;
+# mesh 32.3 and 3.1, 30.1 and 5.3, 28.5 and 17.2: csd and ism exaggerate, their equilibrium at a noise level is off by
+# 1 / alpha.
 # The bounds of ism on nerf and on mesh have not been measured yet.
 BOUNDS = {
     "splats": {"x0": (32.0, 10.0), "sds": (32.0, 10.0), "csd": (24.0, 13.0), "ism": (26.0, 13.0)},
-    "nerf": {"x0": (30.0, 12.0), "sds": (30.0, 11.0), "csd": (17.5, 38.0), "ism": (22.0, 30.0)},
+    "nerf": {"x0": (30.0, 12.0), "sds": (30.0, 11.0), "csd": (22.0, 30.0), "ism": (22.0, 30.0)},
     "mesh": {"x0": (30.0, 5.0), "sds": (28.0, 8.0), "csd": (26.0, 22.0), "ism": (24.0, 22.0)},
 }
 
@@ -132,7 +133,9 @@ def measured(representation: str, loss: Loss, caption: str, steps: int = 200) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("representation", list(BOUNDS))
-def test_every_loss_on_every_representation_reaches_the_oracles_object(representation, loss):
+def test_every_loss_on_every_representation_reaches_the_oracles_object(representation, loss, request):
+    if (representation, loss) == ("nerf", "csd"):
+        request.applymarker(pytest.mark.xfail(reason=CSD_ON_NERF, strict=True))
     decibels, millimetres = measured(representation, loss, PAIR)
     least, most = BOUNDS[representation][loss]
     assert decibels > least
